@@ -1,0 +1,28 @@
+/** The program inside a sandbox: `node runtime.js <config file>`. Started by a driver, outlives the service, ends itself on time. */
+import { closeSync, readFileSync, writeSync } from 'node:fs';
+import type { RuntimeConfig } from '../src/core/contracts.ts';
+import { hasEnded } from '../src/core/sandbox.ts';
+import { RuntimeServer } from '../src/runtime/server.ts';
+import { Supervisor } from '../src/runtime/supervisor.ts';
+
+const config = JSON.parse(readFileSync(process.argv[2] as string, 'utf8')) as RuntimeConfig;
+
+const supervisor = new Supervisor(config, () => {
+  server.announce();
+  if (hasEnded(supervisor.status.state)) void server.close().then(() => process.exit(0));
+});
+const server = new RuntimeServer(config, supervisor);
+
+process.on('SIGTERM', () => void supervisor.end('deleted'));
+// The service's terminal is not ours: a Ctrl-C there is for the service, which decides about its sandboxes.
+process.on('SIGINT', () => {});
+process.on('uncaughtException', (err) => {
+  console.error(err);
+  void supervisor.end(`failed: the runtime had an internal error: ${err.message}`);
+});
+
+await server.listen();
+// The driver waits on the other end of descriptor 3 for the word that connections are accepted.
+writeSync(3, 'listening\n');
+closeSync(3);
+await supervisor.start();

@@ -1,0 +1,29 @@
+/** The service: reads the environment, starts, and ends on SIGINT or SIGTERM. A second signal ends it at once. */
+import { startApp } from '../src/app.ts';
+import { loadConfig } from '../src/config.ts';
+
+try {
+  const config = loadConfig(process.env);
+  const { PATH = '/usr/local/bin:/usr/bin:/bin', TZ } = process.env;
+  const app = await startApp(config, TZ === undefined ? { PATH } : { PATH, TZ });
+  let ending = false;
+  const end = (signal: NodeJS.Signals): void => {
+    if (ending) process.exit(130);
+    ending = true;
+    app.log.info({ signal, sandboxes: config.onExit }, 'shutting down');
+    app.close(config.onExit === 'stop').then(
+      () => process.exit(0),
+      (err: unknown) => {
+        app.log.error({ err }, 'shutting down failed');
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGINT', end);
+  process.on('SIGTERM', end);
+  // An ordinary client must never be able to end the service through a rejection that nobody awaited.
+  process.on('unhandledRejection', (err) => app.log.error({ err }, 'unhandled rejection'));
+} catch (err) {
+  console.error(`berth: ${err instanceof Error ? err.message : String(err)}`);
+  process.exit(1);
+}

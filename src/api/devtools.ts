@@ -1,0 +1,102 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Router, RouterContext } from '@koa/router';
+import httpProxy from 'http-proxy';
+import { AppError } from '../core/errors.ts';
+import type { SandboxInfo } from '../core/live.ts';
+import type { Sandboxes } from '../core/sandboxes.ts';
+import type { ApiContext } from './server.ts';
+import type { Urls } from './urls.ts';
+
+interface Target {
+  id?: string;
+  webSocketDebuggerUrl?: string;
+  devtoolsFrontendUrl?: string;
+}
+
+/** A browser that takes longer to answer a discovery request is stuck, in milliseconds. */
+const ANSWER_LIMIT_MS = 10_000;
+
+/** DevTools discovery of one sandbox: what Chromium answers, with its inner addresses replaced by public ones. */
+export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes: Sandboxes; urls: Urls }): void {
+  const proxy = new DiscoveryProxy();
+
+  const ask = async (ctx: RouterContext, path: string): Promise<{ info: SandboxInfo; status: number; text: string }> => {
+    const id = ctx.params.id ?? '';
+    const info = sandboxes.get((ctx as unknown as ApiContext).state.principal, id);
+    const attachment = await sandboxes.attach(id, 'client', false, AbortSignal.timeout(ANSWER_LIMIT_MS));
+    try {
+      if ('path' in attachment.endpoint) throw new Error('DevTools are not on a unix socket');
+      return { info, ...(await proxy.ask(ctx.req, ctx.res, attachment.endpoint, path)) };
+    } finally {
+      attachment.detach();
+    }
+  };
+  const rewritten = (ctx: RouterContext, info: SandboxInfo, target: Target): Target => {
+    // Chromium's own inspector page would have to be loaded from the sandbox's private address.
+    const { devtoolsFrontendUrl: _, ...rest } = target;
+    const url = target.id === undefined ? urls.automation(ctx, info) : urls.target(ctx, info, target.id);
+    return { ...rest, webSocketDebuggerUrl: url };
+  };
+
+  router.get('/sandboxes/:id/json/version', async (ctx) => {
+    const { info, text } = await ask(ctx, '/json/version');
+    ctx.body = rewritten(ctx, info, JSON.parse(text));
+  });
+  for (const path of ['/sandboxes/:id/json', '/sandboxes/:id/json/list']) {
+    router.get(path, async (ctx) => {
+      const { info, text } = await ask(ctx, '/json/list');
+      ctx.body = (JSON.parse(text) as Target[]).map((target) => rewritten(ctx, info, target));
+    });
+  }
+  router.put('/sandboxes/:id/json/new', async (ctx) => {
+    const { info, text } = await ask(ctx, `/json/new?${newTabAddress(ctx.querystring)}`);
+    ctx.body = rewritten(ctx, info, JSON.parse(text));
+  });
+  router.get('/sandboxes/:id/json/protocol', async (ctx) => {
+    const { text } = await ask(ctx, '/json/protocol');
+    ctx.type = 'application/json';
+    ctx.body = text;
+  });
+  for (const verb of ['activate', 'close']) {
+    router.get(`/sandboxes/:id/json/${verb}/:target`, async (ctx) => {
+      const { status, text } = await ask(ctx, `/json/${verb}/${encodeURIComponent(ctx.params.target ?? '')}`);
+      if (status === 404) throw new AppError('NOT_FOUND', text.trim());
+      ctx.body = text;
+    });
+  }
+}
+
+/** `PUT /json/new?<address>`: the whole query is the address, but for our own credentials. */
+function newTabAddress(query: string): string {
+  return query
+    .split('&')
+    .filter((part) => !/^(ticket|token|api_key|apiKey|tenantId)=/.test(part))
+    .join('&');
+}
+
+/** Collects Chromium's small answers whole, since they have to be rewritten. */
+class DiscoveryProxy {
+  readonly #proxy = httpProxy.createProxyServer({ selfHandleResponse: true, changeOrigin: true, ignorePath: true, proxyTimeout: ANSWER_LIMIT_MS });
+  readonly #waiting = new WeakMap<IncomingMessage, (answer: IncomingMessage) => void>();
+
+  constructor() {
+    this.#proxy.on('proxyReq', (proxyReq) => {
+      // Chromium must not see whose key it was, and it refuses foreign origins.
+      for (const name of ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin']) proxyReq.removeHeader(name);
+    });
+    this.#proxy.on('proxyRes', (answer, req) => this.#waiting.get(req)?.(answer));
+  }
+
+  ask(req: IncomingMessage, res: ServerResponse, to: { host: string; port: number }, path: string): Promise<{ status: number; text: string }> {
+    return new Promise((resolve, reject) => {
+      const fail = (err: Error): void => reject(new AppError('BROWSER_UNREACHABLE', `The browser did not answer: ${err.message}`, {}, err));
+      this.#waiting.set(req, (answer) => {
+        const chunks: Buffer[] = [];
+        answer.on('data', (chunk: Buffer) => chunks.push(chunk));
+        answer.on('error', fail);
+        answer.on('end', () => resolve({ status: answer.statusCode ?? 502, text: Buffer.concat(chunks).toString() }));
+      });
+      this.#proxy.web(req, res, { target: `http://${to.host}:${to.port}${path}` }, (err) => fail(err as Error));
+    });
+  }
+}

@@ -1,0 +1,53 @@
+import { createReadStream } from 'node:fs';
+import { realpath } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Router } from '@koa/router';
+import { AppError } from '../core/errors.ts';
+import type { Sandboxes } from '../core/sandboxes.ts';
+import type { ApiContext } from './server.ts';
+import type { Urls } from './urls.ts';
+
+/** The live view: one page, and the noVNC library beside it. */
+export function liveRoutes(router: Router, deps: { sandboxes: Sandboxes; urls: Urls; novncDir: string }): void {
+  router.get('/sandboxes/:id/live', (ctx) => {
+    const info = deps.sandboxes.get((ctx as unknown as ApiContext).state.principal, ctx.params.id ?? '');
+    if (info.ended) throw new AppError('SANDBOX_ENDED', `Sandbox ${info.spec.id} has ended: ${info.ended.endedReason}.`);
+    ctx.type = 'text/html';
+    ctx.set('Content-Security-Policy', "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src *; img-src data:");
+    ctx.set('Referrer-Policy', 'no-referrer');
+    ctx.body = livePage(deps.urls.livestream(ctx, info));
+  });
+
+  router.get('/novnc/*path', async (ctx) => {
+    const file = join(deps.novncDir, ctx.params.path ?? '');
+    const real = await realpath(file).catch(() => undefined);
+    if (!real?.startsWith(`${await realpath(deps.novncDir)}/`) || !real.endsWith('.js')) {
+      throw new AppError('NOT_FOUND', `There is nothing at ${ctx.path}.`);
+    }
+    ctx.type = 'text/javascript';
+    ctx.set('Cache-Control', 'public, max-age=3600');
+    ctx.body = createReadStream(real);
+  });
+}
+
+function livePage(vncUrl: string): string {
+  // JSON in a script: `<` would let a value close the element.
+  const url = JSON.stringify(vncUrl).replaceAll('<', '\\u003c');
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Berth live view</title>
+<style>html,body{margin:0;height:100%;background:#222;color:#eee;font:14px sans-serif}#screen{height:100%}#note{position:fixed;left:8px;bottom:8px}</style>
+<div id="screen"></div><div id="note" role="status">connecting…</div>
+<script type="module">
+import RFB from '/novnc/core/rfb.js';
+const note = document.getElementById('note');
+const rfb = new RFB(document.getElementById('screen'), ${url});
+rfb.scaleViewport = true;
+rfb.addEventListener('connect', () => { note.textContent = ''; });
+rfb.addEventListener('disconnect', (e) => { note.textContent = e.detail.clean ? 'The sandbox has ended or the connection was closed.' : 'The connection was lost; reload to try again.'; });
+</script>
+</html>
+`;
+}

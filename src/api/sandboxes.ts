@@ -1,0 +1,113 @@
+import type { IncomingMessage } from 'node:http';
+import type { Router } from '@koa/router';
+import type { Context } from 'koa';
+import { AppError } from '../core/errors.ts';
+import type { SandboxInfo } from '../core/live.ts';
+import { isoTime } from '../core/recording.ts';
+import { hasEnded, type SandboxState } from '../core/sandbox.ts';
+import type { CreateInput, Sandboxes } from '../core/sandboxes.ts';
+import type { ApiContext } from './server.ts';
+import type { Urls } from './urls.ts';
+import type { Validator } from './validate.ts';
+
+export interface SandboxRoutesDeps {
+  readonly sandboxes: Sandboxes;
+  readonly urls: Urls;
+  readonly validator: Validator;
+}
+
+/** Largest request body, in bytes. */
+const MAX_BODY = 1024 * 1024;
+
+/** Sandboxes: create, look, end, record. */
+export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: SandboxRoutesDeps): void {
+  const answer = (ctx: Context, info: SandboxInfo, status = 200): void => {
+    ctx.status = status;
+    ctx.body = { code: 'SUCCESS', requestId: ctx.state.requestId, data: sandboxView(ctx, info, urls) };
+  };
+  const who = (ctx: Context) => (ctx as ApiContext).state.principal;
+  const idOf = (ctx: Context & { params?: Record<string, string> }): string => ctx.params?.id ?? '';
+
+  router.post('/sandboxes', async (ctx) => {
+    const { wait } = validator.query<{ wait: boolean }>('createSandbox', new URLSearchParams(ctx.querystring));
+    const input = validator.body<CreateInput>('createSandbox', (await readJson(ctx.req)) ?? {});
+    const gone = new AbortController();
+    // Of the response: the request's own 'close' comes as soon as its body was read.
+    ctx.res.once('close', () => gone.abort());
+    answer(ctx, await sandboxes.create(who(ctx), input, wait, gone.signal), wait ? 201 : 202);
+  });
+
+  router.get('/sandboxes', (ctx) => {
+    const params = new URLSearchParams(ctx.querystring);
+    const query = validator.query<{ status?: SandboxState; page: number; page_size: number }>('listSandboxes', params);
+    const wanted = [...params].filter(([name]) => name.startsWith('metadata.'));
+    const found = sandboxes.list(
+      who(ctx),
+      (info) =>
+        (query.status === undefined || info.state === query.status) &&
+        wanted.every(([name, value]) => info.spec.metadata[name.slice('metadata.'.length)] === value),
+    );
+    const from = (query.page - 1) * query.page_size;
+    const page = found.slice(from, from + query.page_size).map((info) => sandboxView(ctx, info, urls));
+    const data = { sandboxes: page, total: found.length, page: query.page, pageSize: query.page_size };
+    ctx.body = { code: 'SUCCESS', requestId: ctx.state.requestId, data };
+  });
+
+  router.get('/sandboxes/:id', (ctx) => answer(ctx, sandboxes.get(who(ctx), idOf(ctx))));
+  router.post('/sandboxes/:id/stop', async (ctx) => answer(ctx, await sandboxes.stop(who(ctx), idOf(ctx))));
+  router.delete('/sandboxes/:id', async (ctx) => answer(ctx, await sandboxes.stop(who(ctx), idOf(ctx))));
+  router.post('/sandboxes/:id/recordings/start', async (ctx) => answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), true)));
+  router.post('/sandboxes/:id/recordings/stop', async (ctx) => answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), false)));
+
+  router.get('/sandboxes/:id/health', (ctx) => {
+    const { state, status, ended } = sandboxes.get(who(ctx), idOf(ctx));
+    if (ended) throw new AppError('SANDBOX_ENDED', `Sandbox ${idOf(ctx)} has ended: ${ended.endedReason}.`);
+    if (state !== 'READY') throw new AppError('SANDBOX_NOT_READY', `Sandbox ${idOf(ctx)} is ${state}.`);
+    if (!status?.devtools) throw new AppError('BROWSER_UNREACHABLE', 'The browser is down and being started again.');
+    ctx.body = { status: 'ok' };
+  });
+}
+
+/** A sandbox as callers see it: the BrowserTool's names, then ours. */
+function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
+  const { spec, status, ended } = info;
+  const updatedAt = ended?.endedAt ?? status?.readyAt ?? spec.createdAt;
+  const over = hasEnded(info.state) || ended !== undefined;
+  return {
+    sandboxId: spec.id,
+    templateName: spec.templateName,
+    status: info.state,
+    createdAt: isoTime(spec.createdAt),
+    lastUpdatedAt: isoTime(updatedAt),
+    ...(ended ? { endedAt: isoTime(ended.endedAt), endedReason: ended.endedReason } : {}),
+    sandboxIdleTimeoutSeconds: spec.idleTimeoutSeconds,
+    maxLifetimeSeconds: spec.maxLifetimeSeconds,
+    expiresAt: isoTime(status?.expiresAt ?? spec.createdAt + spec.maxLifetimeSeconds * 1000),
+    ...(status?.idleDeadline && !over ? { idleDeadline: isoTime(status.idleDeadline) } : {}),
+    clients: over ? 0 : (status?.clients ?? 0),
+    viewers: over ? 0 : (status?.viewers ?? 0),
+    recording: { mode: spec.recording, ...(over || !status ? { state: 'off' } : status.recorder) },
+    viewport: spec.viewport,
+    metadata: spec.metadata,
+    browserRestarts: status?.browserRestarts ?? 0,
+    startStages: status?.stages ?? {},
+    ...(over ? {} : { cdpUrl: urls.automation(ctx, info), vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }),
+  };
+}
+
+/** The JSON body, undefined when there is none. Throws INVALID_REQUEST and PAYLOAD_TOO_LARGE. */
+async function readJson(req: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of req as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BODY) throw new AppError('PAYLOAD_TOO_LARGE', `The body is larger than ${MAX_BODY} bytes.`);
+    chunks.push(chunk);
+  }
+  if (size === 0) return undefined;
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString());
+  } catch (err) {
+    throw new AppError('INVALID_REQUEST', `body: not JSON: ${(err as Error).message}`);
+  }
+}

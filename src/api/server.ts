@@ -1,0 +1,159 @@
+import { chmodSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { Router } from '@koa/router';
+import Koa, { type Context } from 'koa';
+import { type Access, type Principal, sees } from '../core/access.ts';
+import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import type { Sandboxes } from '../core/sandboxes.ts';
+import type { Recordings } from '../recordings/recordings.ts';
+import { devToolsRoutes } from './devtools.ts';
+import { liveRoutes } from './live.ts';
+import { metaRoutes } from './meta.ts';
+import { recordingRoutes } from './recordings.ts';
+import { sandboxRoutes } from './sandboxes.ts';
+import { Urls } from './urls.ts';
+import { Validator } from './validate.ts';
+
+export interface ApiOptions {
+  readonly access: Access;
+  readonly sandboxes: Sandboxes;
+  readonly recordings: Recordings;
+  /** Throws when no sandbox could be started now. */
+  readonly ready: () => Promise<void>;
+  readonly openapiYaml: string;
+  readonly publicUrl: string | undefined;
+  /** Folder of the noVNC library. */
+  readonly novncDir: string;
+  readonly log: ApiLog;
+}
+
+export interface ApiLog {
+  info(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** A request with the parts that every route needs. */
+export interface ApiContext extends Context {
+  state: { requestId: string; principal: Principal };
+}
+
+/** The API on its private socket; only the gateway talks to it. */
+export class Api {
+  readonly #server: Server;
+  readonly #socket: string;
+
+  constructor(options: ApiOptions, socket: string) {
+    this.#socket = socket;
+    this.#server = createServer(buildApp(options).callback());
+    // Creation holds its request open for as long as a start may take; the runtime has its own limit.
+    this.#server.requestTimeout = 0;
+    this.#server.keepAliveTimeout = 60_000;
+  }
+
+  listen(): Promise<void> {
+    rmSync(this.#socket, { force: true });
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ path: this.#socket }, () => {
+        chmodSync(this.#socket, 0o600);
+        resolve();
+      });
+    });
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#server.close(() => resolve());
+      this.#server.closeAllConnections();
+    });
+  }
+}
+
+function buildApp(options: ApiOptions): Koa {
+  const app = new Koa();
+  const urls = new Urls(options.access, options.publicUrl);
+  const validator = new Validator(options.openapiYaml);
+  const router = new Router();
+  // Unanswered errors are already answered and logged by the first middleware.
+  app.silent = true;
+  app.use(answerErrors(options.log));
+  app.use(authenticate(options.access));
+
+  metaRoutes(router, { ready: options.ready, openapiYaml: options.openapiYaml });
+  sandboxRoutes(router, { sandboxes: options.sandboxes, urls, validator });
+  const visible = (ctx: Context) => (sandboxId: string) => {
+    const { principal } = (ctx as ApiContext).state;
+    const owner = options.sandboxes.find(sandboxId)?.spec.owner;
+    return owner === undefined ? principal.role === 'admin' : sees(principal, owner);
+  };
+  recordingRoutes(router, { recordings: options.recordings, visible });
+  devToolsRoutes(router, { sandboxes: options.sandboxes, urls });
+  liveRoutes(router, { sandboxes: options.sandboxes, urls, novncDir: options.novncDir });
+
+  app.use(router.routes());
+  app.use(
+    router.allowedMethods({
+      throw: true,
+      methodNotAllowed: () => new AppError('METHOD_NOT_ALLOWED', 'This path does not take that method.'),
+      notImplemented: () => new AppError('METHOD_NOT_ALLOWED', 'Berth does not know that method.'),
+    }),
+  );
+  app.use((ctx) => {
+    throw new AppError('NOT_FOUND', `There is nothing at ${ctx.path}.`);
+  });
+  return app;
+}
+
+/** First in line: request id, one log line a request, every failure as JSON. */
+function answerErrors(log: ApiLog): Koa.Middleware {
+  return async (ctx, next) => {
+    const started = performance.now();
+    const requestId = ctx.get('x-request-id');
+    ctx.state.requestId = requestId;
+    ctx.set('X-Request-Id', requestId);
+    try {
+      await next();
+    } catch (err) {
+      answerError(ctx, err, requestId);
+      if (!(err instanceof AppError) || err.status >= 500) log.error({ requestId, path: ctx.path, err }, 'request failed');
+    } finally {
+      const ms = Math.round(performance.now() - started);
+      log.info({ requestId, method: ctx.method, path: ctx.path, status: ctx.status, ms }, 'request');
+    }
+  };
+}
+
+function answerError(ctx: Context, err: unknown, requestId: string): void {
+  ctx.status = errorStatus(err);
+  if (err instanceof AppError) {
+    // The router has put Allow on the response before it threw.
+    for (const [name, value] of Object.entries(err.headers)) ctx.set(name, value);
+    // The BrowserTool's documented body, and nothing more.
+    if (err.errorName === 'INVALID_FILENAME') {
+      ctx.body = { error: 'Invalid filename' };
+      return;
+    }
+  }
+  ctx.body = errorBody(err, requestId);
+}
+
+/** Paths that anybody may read: they say nothing about sandboxes. */
+const PUBLIC_PATHS = /^\/(health|readyz|openapi\.yaml|novnc\/.*)$/;
+
+/** Who asks, or 401; a ticket opens only what belongs to its sandbox and role. */
+function authenticate(access: Access): Koa.Middleware {
+  return async (ctx, next) => {
+    if (!PUBLIC_PATHS.test(ctx.path)) ctx.state.principal = principalOf(access, ctx);
+    await next();
+  };
+}
+
+function principalOf(access: Access, ctx: Context): Principal {
+  const query = new URLSearchParams(ctx.querystring);
+  const ticketed = /^\/sandboxes\/([^/]+)\/(live|json)(\/|$)/.exec(ctx.path);
+  const from = { headers: ctx.headers, query };
+  if (!ticketed) return access.authenticate(from);
+  const role = ticketed[2] === 'live' ? 'control' : 'automation';
+  // The bearer of a ticket for this very sandbox may use what the ticket is for, whoever owns it.
+  return access.authenticateFor(from, ticketed[1] as string, role) ?? { tenant: '', role: 'admin' };
+}

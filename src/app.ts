@@ -1,0 +1,151 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Launcher } from 'chrome-launcher';
+import { type Logger, pino } from 'pino';
+import { Api } from './api/server.ts';
+import type { Config } from './config.ts';
+import { Access } from './core/access.ts';
+import { Sandboxes } from './core/sandboxes.ts';
+import { LocalDriver } from './drivers/local.ts';
+import { Gateway } from './gateway/server.ts';
+import { Recordings } from './recordings/recordings.ts';
+import { EmbeddedRegistry } from './registry/embedded.ts';
+import { openRuntimeLink } from './runtime/link.ts';
+import { DiskStorage } from './storage/disk.ts';
+
+/** A running service. */
+export interface App {
+  /** Where it listens, such as `http://127.0.0.1:3000`. */
+  readonly url: string;
+  readonly port: number;
+  readonly log: Logger;
+  /** Stops in the reverse order of the start. `stopSandboxes` ends them too; otherwise they live on by their own clocks. */
+  close(stopSandboxes: boolean): Promise<void>;
+}
+
+/** Wires everything, starts in order. Throws an error with one sentence when it cannot start; nothing runs then. */
+export async function startApp(config: Config, env: { readonly PATH: string; readonly TZ?: string }): Promise<App> {
+  const log = createLog(config.logLevel);
+  await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+  await mkdir(config.runDir, { recursive: true, mode: 0o711 });
+  const apiSocket = join(config.runDir, 'api');
+  await assertAlone(apiSocket, config.dataDir);
+
+  const masterKey = await loadMasterKey(join(config.dataDir, 'master.key'));
+  const access = new Access(config.apiKeys, masterKey);
+  const registry = await EmbeddedRegistry.open(join(config.dataDir, 'history.jsonl'));
+  const driver = new LocalDriver({
+    runDir: config.runDir,
+    dataDir: config.dataDir,
+    runtimeProgram: fileURLToPath(new URL('../cmd/runtime.js', import.meta.url)),
+    chromium: config.chromium ?? findChromium(),
+    masterKey,
+    startTimeoutSeconds: config.startTimeoutSeconds,
+    env,
+    warn: (message) => log.warn(message),
+  });
+  await driver.check();
+  const sandboxes = new Sandboxes({
+    driver,
+    openLink: openRuntimeLink,
+    registry,
+    templates: new Map([['default', {}]]),
+    maxSandboxes: config.maxSandboxes,
+    startTimeoutSeconds: config.startTimeoutSeconds,
+    onFault: (message, sandboxId, err) => log.error({ sandboxId, err }, message),
+  });
+  await sandboxes.adopt();
+  const recordings = new Recordings({
+    storage: new DiskStorage(join(config.dataDir, 'recordings'), {
+      inUse: (id) => sandboxes.find(id)?.ended === undefined,
+    }),
+    activeSession: (id) => sandboxes.activeRecording(id),
+  });
+  const require = (name: string): string => fileURLToPath(import.meta.resolve(name));
+  const api = new Api(
+    {
+      access,
+      sandboxes,
+      recordings,
+      ready: () => driver.check(),
+      openapiYaml: await readFile(new URL('../../openapi.yaml', import.meta.url), 'utf8'),
+      publicUrl: config.publicUrl,
+      novncDir: join(dirname(require('@novnc/novnc')), '..'),
+      log,
+    },
+    apiSocket,
+  );
+  const gateway = new Gateway({ access, sandboxes, apiSocket, log });
+  let port: number;
+  try {
+    await api.listen();
+    port = await gateway.listen(config.host, config.port);
+  } catch (err) {
+    gateway.close();
+    await api.close();
+    await sandboxes.close(false);
+    throw err;
+  }
+  const shown = config.host.includes(':') ? `[${config.host}]` : config.host;
+  const url = `http://${shown}:${port}`;
+  log.info({ url, driver: driver.name, dataDir: config.dataDir, sandboxes: sandboxes.count }, 'Berth serves');
+  if (access.open) log.warn('No API keys are set (BERTH_API_KEYS): anybody on this machine may use this service.');
+  return {
+    url,
+    port,
+    log,
+    async close(stopSandboxes) {
+      gateway.stopListening();
+      await sandboxes.close(stopSandboxes);
+      gateway.close();
+      await api.close();
+      await registry.close();
+    },
+  };
+}
+
+function createLog(level: string): Logger {
+  return pino({
+    level,
+    base: null,
+    // Should a request or error object ever be logged whole, its secrets stay out.
+    redact: ['*.headers.authorization', '*.headers["x-api-key"]', '*.headers.cookie', '*.secret', 'secret', '*.ticket'],
+  });
+}
+
+/** Two services on one data folder would take each other's sandboxes for left over. */
+async function assertAlone(apiSocket: string, dataDir: string): Promise<void> {
+  const taken = await new Promise<boolean>((resolve) => {
+    const probe = connect({ path: apiSocket });
+    probe.once('connect', () => resolve(true));
+    probe.once('error', () => resolve(false));
+    probe.once('close', () => probe.destroy());
+  });
+  if (taken) throw new Error(`Another Berth already serves ${dataDir}: give this one its own BERTH_DATA_DIR.`);
+}
+
+/** The key that every other secret is derived from: made at the first start, kept with 0600. */
+async function loadMasterKey(file: string): Promise<Buffer> {
+  const fresh = randomBytes(32);
+  try {
+    await writeFile(file, fresh, { mode: 0o600, flag: 'wx' });
+    return fresh;
+  } catch (err) {
+    if ((err as NodeJS.ErrnoException).code !== 'EEXIST') throw err;
+  }
+  const key = await readFile(file);
+  if (key.length !== 32) throw new Error(`${file} is damaged: it must hold 32 bytes. Remove it; links handed out so far stop working then.`);
+  return key;
+}
+
+/** Chromium or Chrome as chrome-launcher finds it; undefined when there is none. */
+function findChromium(): string | undefined {
+  try {
+    return Launcher.getFirstInstallation();
+  } catch {
+    return undefined;
+  }
+}

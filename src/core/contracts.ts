@@ -1,0 +1,115 @@
+/**
+ * Every plug on one screen. Rooms implement these; `app.ts` passes the implementations to whoever needs them.
+ */
+import type { EndedReason, EndedSandbox, SandboxSpec, SandboxStatus } from './sandbox.ts';
+
+/** Where something listens: a unix socket, or a private TCP address. */
+export type Endpoint = { readonly path: string } | { readonly host: string; readonly port: number };
+
+/** How to reach one sandbox's runtime. The secret authenticates us to it and appears in no log, label or process list. */
+export interface RuntimeAddress {
+  readonly endpoint: Endpoint;
+  readonly secret: string;
+  /** The sandbox shares our network and file system, so its DevTools port and VNC socket are reached without a hop through the runtime. */
+  readonly direct: boolean;
+}
+
+/** What a driver tells the runtime program at its start, as one JSON file that only the two can read. */
+export interface RuntimeConfig {
+  readonly spec: SandboxSpec;
+  readonly secret: string;
+  /** Where the runtime listens for the gateway and the API. */
+  readonly endpoint: Endpoint;
+  /** The sandbox's folder; removed at the end. */
+  readonly dir: string;
+  /** Where segments are written; outlives the sandbox. */
+  readonly recordingsDir: string;
+  /** Written at the end as {@link EndedSandbox} JSON, for a service that was not looking. */
+  readonly tombstone: string;
+  /** The unprivileged user of the X server and the browser; null runs them as ourselves. */
+  readonly user: { readonly uid: number; readonly gid: number } | null;
+  readonly chromium: string;
+  /** False adds `--no-sandbox`: only where neither user namespaces nor the setuid helper are to be had. */
+  readonly chromiumSandbox: boolean;
+  /** READY within this time, else the sandbox fails. */
+  readonly startTimeoutSeconds: number;
+}
+
+/** A sandbox that the driver found by its own records: alive, or ended while nobody looked. */
+export type FoundSandbox =
+  | { readonly spec: SandboxSpec; readonly address: RuntimeAddress; readonly ended?: undefined }
+  | { readonly spec: SandboxSpec; readonly ended: EndedSandbox };
+
+/** Starts sandboxes somewhere. Three verbs; what runs inside is the same runtime everywhere. */
+export interface Driver {
+  readonly name: string;
+  /** Throws AppError START_FAILED with a sentence that names what is missing. Called at the start of the service and by `/readyz`. */
+  check(): Promise<void>;
+  /** Resolves when the runtime accepts connections (not READY yet). Throws START_FAILED. Aborted or failed, it leaves nothing behind. */
+  start(spec: SandboxSpec, signal: AbortSignal): Promise<RuntimeAddress>;
+  /** Ends what may still run and removes what may still lie about. Idempotent; unknown ids are fine. */
+  stop(id: string): Promise<void>;
+  /** All sandboxes of this service, from what the engine or disk says, not from memory. */
+  list(): Promise<FoundSandbox[]>;
+}
+
+/** Our end of the control connection to a runtime. */
+export interface RuntimeLink {
+  /** The newest status; the first one has arrived before the link is handed out. */
+  readonly status: SandboxStatus;
+  /** Tells who is connected through this gateway, and that bytes came from a client since the last call. */
+  presence(clients: number, viewers: number, active: boolean): void;
+  /** Asks the sandbox to end. Resolves when it has: recording finalised, processes gone. Idempotent. */
+  stop(reason: EndedReason): Promise<void>;
+  /** Starts or stops the recorder; idempotent. Resolves when the runtime has confirmed. */
+  setRecording(on: boolean): Promise<void>;
+  /** Drops the connection without touching the sandbox. */
+  close(): void;
+}
+
+/** Listeners of a {@link RuntimeLink}; `onClosed` comes once, after the last `onStatus`. */
+export interface RuntimeLinkEvents {
+  onStatus(status: SandboxStatus): void;
+  onClosed(): void;
+}
+
+/** Opens the control connection; throws when the runtime does not answer before the signal fires. */
+export type OpenRuntimeLink = (address: RuntimeAddress, events: RuntimeLinkEvents, signal: AbortSignal) => Promise<RuntimeLink>;
+
+/** Remembers what ended and why. Bounded in count and age. */
+export interface Registry {
+  remember(ended: EndedSandbox): Promise<void>;
+  find(id: string): EndedSandbox | undefined;
+  /** Newest first. */
+  list(): readonly EndedSandbox[];
+  close(): Promise<void>;
+}
+
+/** One recording segment as it lies in storage. */
+export interface StoredFile {
+  readonly filename: string;
+  readonly size: number;
+  /** Unix milliseconds of the first byte. */
+  readonly createdAt: number;
+}
+
+/** A file opened for download; `size` is the length it had at that moment, a stable Content-Length while the file grows. */
+export interface OpenedFile {
+  readonly size: number;
+  /** Unix milliseconds of the first byte: tells a file from an earlier one of the same name. */
+  readonly createdAt: number;
+  /** Bytes from `start` to `end` inclusive, as in an HTTP range. Closes the file when it ends or is destroyed. */
+  stream(start: number, end: number): NodeJS.ReadableStream & { destroy(err?: Error): unknown };
+  /** For a file that was opened and then not streamed. */
+  close(): Promise<void>;
+}
+
+/** Where recordings lie. Names are validated before they come here. */
+export interface Storage {
+  /** All segments; of one sandbox when an id is given. */
+  list(sandboxId?: string): Promise<StoredFile[]>;
+  /** Undefined when there is no such regular file. */
+  open(sandboxId: string, filename: string): Promise<OpenedFile | undefined>;
+  /** False when there was no such file. */
+  remove(sandboxId: string, filename: string): Promise<boolean>;
+}

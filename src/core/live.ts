@@ -1,0 +1,304 @@
+import type { Driver, Endpoint, OpenRuntimeLink, RuntimeAddress, RuntimeLink } from './contracts.ts';
+import { AppError } from './errors.ts';
+import { type EndedReason, type EndedSandbox, hasEnded, type SandboxSpec, type SandboxState, type SandboxStatus } from './sandbox.ts';
+
+/** A sandbox as the API shows it: alive (with a status) or remembered (with its end). */
+export interface SandboxInfo {
+  readonly spec: SandboxSpec;
+  readonly state: SandboxState;
+  readonly status?: SandboxStatus;
+  readonly ended?: EndedSandbox;
+}
+
+/** client: drives the browser over CDP. viewer: sees the screen over RFB. */
+export type AttachKind = 'client' | 'viewer';
+
+/** Why a connection was ended from our side: a WebSocket close code and a sentence (at most 123 bytes, RFC 6455 section 5.5). */
+export interface Ending {
+  readonly code: number;
+  readonly reason: string;
+}
+
+/** One connection of a client or viewer to a sandbox. */
+export interface Attachment {
+  readonly sandboxId: string;
+  /** Where to connect to for it. */
+  readonly endpoint: Endpoint;
+  /** Path of the browser's own DevTools socket; empty for viewers. */
+  readonly browserPath: string;
+  /** Called for each message from the client; cheap enough for the hot path. */
+  active(): void;
+  /** Idempotent. */
+  detach(): void;
+  /** Called once when the sandbox ends; set it last, it may fire at once. */
+  set onEnd(listener: (ending: Ending) => void);
+}
+
+interface LiveOptions {
+  readonly driver: Driver;
+  readonly openLink: OpenRuntimeLink;
+  readonly startTimeoutSeconds: number;
+  readonly onFault: (message: string, sandboxId: string, err: unknown) => void;
+  readonly onEnded: (ended: EndedSandbox) => Promise<void>;
+}
+
+/** Between two words of activity to a runtime, in milliseconds. */
+const TOUCH_EVERY_MS = 1000;
+/** How long a client that joins waits for a browser that is being started again, in milliseconds. */
+const BROWSER_WAIT_MS = 10_000;
+/** A control connection that broke is opened again within this time, else the runtime counts as dead. */
+const RELINK_MS = 2000;
+
+/** One sandbox that has not ended, seen from the service. */
+export class LiveSandbox {
+  readonly spec: SandboxSpec;
+  readonly #options: LiveOptions;
+  readonly #attached = new Set<{ kind: AttachKind; end: (ending: Ending) => void }>();
+  /** Called after every change; each waiter looks for itself. */
+  readonly #waiters = new Set<() => void>();
+  readonly #startAbort = new AbortController();
+  #state: SandboxState = 'CREATING';
+  #status: SandboxStatus | undefined;
+  #address: RuntimeAddress | undefined;
+  #link: RuntimeLink | undefined;
+  #ended: EndedSandbox | undefined;
+  #finishing: Promise<void> | undefined;
+  #stopping: Promise<void> | undefined;
+  #released = false;
+  #touch: 'quiet' | 'told' | 'due' = 'quiet';
+  #touchTimer: NodeJS.Timeout | undefined;
+
+  constructor(spec: SandboxSpec, options: LiveOptions) {
+    this.spec = spec;
+    this.#options = options;
+  }
+
+  get state(): SandboxState {
+    return this.#state;
+  }
+
+  get info(): SandboxInfo {
+    return {
+      spec: this.spec,
+      state: this.#state,
+      ...(this.#status ? { status: this.#status } : {}),
+      ...(this.#ended ? { ended: this.#ended } : {}),
+    };
+  }
+
+  /** Starts it and waits for READY. Whatever goes wrong, the sandbox is undone and remembered as FAILED, and START_FAILED is thrown. */
+  async start(caller: AbortSignal | undefined): Promise<void> {
+    const limit = AbortSignal.timeout((this.#options.startTimeoutSeconds + 5) * 1000);
+    const signal = AbortSignal.any([limit, this.#startAbort.signal, ...(caller ? [caller] : [])]);
+    try {
+      this.#address = await this.#options.driver.start(this.spec, signal);
+      await this.#openLink(this.#address, signal);
+      await this.whenReady(signal);
+    } catch (err) {
+      const sentence = err instanceof Error ? err.message : String(err);
+      const why = caller?.aborted ? 'the caller went away before it was ready' : limit.aborted ? 'it was not ready in time' : sentence;
+      await this.#destroy(this.#startAbort.signal.aborted ? 'deleted' : `failed: ${why}`);
+      const ended = this.#ended?.endedReason ?? why;
+      throw err instanceof AppError && err.errorName === 'START_FAILED' ? err : new AppError('START_FAILED', `The sandbox did not start: ${ended}`, {}, err);
+    }
+  }
+
+  /** Takes over a running sandbox after a restart of the service. A runtime that does not answer is dead. */
+  async adopt(address: RuntimeAddress, signal: AbortSignal): Promise<void> {
+    this.#address = address;
+    try {
+      await this.#openLink(address, signal);
+    } catch (err) {
+      await this.#destroy('failed: the runtime was gone when the service came back');
+      throw err;
+    }
+  }
+
+  /** Throws SANDBOX_ENDED when it ended meanwhile, SANDBOX_NOT_READY when the signal fired first. */
+  async whenReady(signal: AbortSignal): Promise<void> {
+    await this.#until(() => this.#state !== 'CREATING', signal, 'SANDBOX_NOT_READY', 'it is still starting');
+    this.#assertAlive();
+  }
+
+  async setRecording(on: boolean): Promise<void> {
+    this.#assertAlive();
+    if (this.spec.recording === 'off' && on) {
+      throw new AppError('INVALID_REQUEST', 'recording: this sandbox was created with recording "off".');
+    }
+    await this.#link?.setRecording(on);
+  }
+
+  async attach(kind: AttachKind, signal: AbortSignal): Promise<Attachment> {
+    const wait = AbortSignal.any([signal, AbortSignal.timeout(BROWSER_WAIT_MS)]);
+    const up = (): boolean => hasEnded(this.#state) || (kind === 'client' ? this.#status?.devtools : this.#status?.vncSocket) !== undefined;
+    await this.#until(up, wait, 'BROWSER_UNREACHABLE', kind === 'client' ? 'its browser is down' : 'its VNC server is down');
+    this.#assertAlive();
+    const { devtools, vncSocket } = this.#status as SandboxStatus;
+    const endpoint: Endpoint =
+      kind === 'client' ? { host: '127.0.0.1', port: devtools?.port as number } : { path: vncSocket as string };
+    return this.#join(kind, endpoint, kind === 'client' ? (devtools?.browserPath as string) : '');
+  }
+
+  /** Asks the runtime to end; one that does not is ended by its driver. Resolves when everything is gone and remembered. */
+  stop(reason: EndedReason): Promise<void> {
+    this.#stopping ??= this.#stop(reason);
+    return this.#stopping;
+  }
+
+  /** Lets go without ending it. */
+  release(): void {
+    this.#released = true;
+    clearTimeout(this.#touchTimer);
+    for (const attached of this.#attached) attached.end({ code: 1001, reason: 'the service is going away; connect again' });
+    this.#link?.close();
+  }
+
+  async #stop(reason: EndedReason): Promise<void> {
+    if (this.#state === 'CREATING') {
+      this.#startAbort.abort(new Error(`it was stopped while it was starting: ${reason}`));
+      await this.#until(() => hasEnded(this.#state), AbortSignal.timeout(30_000), 'INTERNAL', 'it did not end');
+    } else {
+      await this.#link?.stop(reason);
+      // A last status that says so has arrived by now, or the runtime hangs.
+      if (!this.#finishing) await this.#destroy(reason);
+    }
+    await this.#finishing;
+  }
+
+  #join(kind: AttachKind, endpoint: Endpoint, browserPath: string): Attachment {
+    const live = this;
+    let listener: ((ending: Ending) => void) | undefined;
+    let ending: Ending | undefined;
+    const entry = {
+      kind,
+      end(how: Ending): void {
+        ending ??= how;
+        listener?.(ending);
+        listener = undefined;
+      },
+    };
+    this.#attached.add(entry);
+    this.#tellPresence(true);
+    return {
+      sandboxId: this.spec.id,
+      endpoint,
+      browserPath,
+      active: () => this.#onActivity(),
+      detach() {
+        if (live.#attached.delete(entry)) live.#tellPresence(false);
+      },
+      set onEnd(to: (ending: Ending) => void) {
+        listener = to;
+        if (ending) entry.end(ending);
+      },
+    };
+  }
+
+  #onActivity(): void {
+    if (this.#touch === 'due') return;
+    if (this.#touch === 'told') {
+      this.#touch = 'due';
+      return;
+    }
+    this.#tellPresence(true);
+  }
+
+  /** At once, then for a second no more than a note to say it again. */
+  #tellPresence(active: boolean): void {
+    const viewers = [...this.#attached].filter((a) => a.kind === 'viewer').length;
+    this.#link?.presence(this.#attached.size - viewers, viewers, active);
+    if (!active) return;
+    this.#touch = 'told';
+    clearTimeout(this.#touchTimer);
+    this.#touchTimer = setTimeout(() => {
+      const due = this.#touch === 'due';
+      this.#touch = 'quiet';
+      if (due) this.#tellPresence(true);
+    }, TOUCH_EVERY_MS);
+  }
+
+  async #openLink(address: RuntimeAddress, signal: AbortSignal): Promise<void> {
+    const events = { onStatus: (status: SandboxStatus) => this.#onStatus(status), onClosed: () => void this.#onLinkClosed() };
+    this.#link = await this.#options.openLink(address, events, signal);
+    if (this.#attached.size > 0) this.#tellPresence(true);
+  }
+
+  #onStatus(status: SandboxStatus): void {
+    if (this.#finishing) return;
+    this.#status = status;
+    if (status.endedReason !== undefined && hasEnded(status.state)) {
+      void this.#finish(status.endedReason, status.endedAt ?? Date.now());
+    } else if (this.#state !== status.state) this.#state = status.state;
+    this.#changed();
+  }
+
+  /** The connection broke without a word of the sandbox's end: the runtime died, or only the connection did. */
+  async #onLinkClosed(): Promise<void> {
+    if (this.#finishing || this.#released || !this.#address || this.#state === 'CREATING') return;
+    this.#link = undefined;
+    try {
+      await this.#openLink(this.#address, AbortSignal.timeout(RELINK_MS));
+    } catch {
+      // Dead, and its children with it (death signal). The driver removes what lies about.
+      if (!this.#finishing) await this.#destroy('failed: the runtime died');
+    }
+  }
+
+  /** Ends it by force through the driver. */
+  async #destroy(reason: EndedReason): Promise<void> {
+    this.#link?.close();
+    await this.#finish(reason, Date.now());
+  }
+
+  #finish(reason: EndedReason, endedAt: number): Promise<void> {
+    this.#finishing ??= this.#finishOnce(reason, endedAt);
+    return this.#finishing;
+  }
+
+  async #finishOnce(reason: EndedReason, endedAt: number): Promise<void> {
+    clearTimeout(this.#touchTimer);
+    const failed = reason.startsWith('failed: ');
+    const { readyAt } = this.#status ?? {};
+    const state = failed ? 'FAILED' : 'TERMINATED';
+    const ended: EndedSandbox = { spec: this.spec, state, ...(readyAt === undefined ? {} : { readyAt }), endedAt, endedReason: reason };
+    // 1001: going away as planned. 1011: an unexpected condition (RFC 6455 section 7.4.1).
+    for (const attached of this.#attached) attached.end({ code: failed ? 1011 : 1001, reason: `sandbox ended: ${reason}` });
+    try {
+      await this.#options.driver.stop(this.spec.id);
+    } catch (err) {
+      this.#options.onFault('the driver could not remove a sandbox', this.spec.id, err);
+    }
+    this.#ended = ended;
+    await this.#options.onEnded(ended);
+    this.#state = state;
+    this.#changed();
+  }
+
+  #assertAlive(): void {
+    if (!this.#finishing && !hasEnded(this.#state)) return;
+    const reason = this.#ended?.endedReason ?? this.#status?.endedReason ?? 'it is ending';
+    throw new AppError('SANDBOX_ENDED', `Sandbox ${this.spec.id} has ended: ${reason}.`);
+  }
+
+  #changed(): void {
+    for (const look of this.#waiters) look();
+  }
+
+  #until(condition: () => boolean, signal: AbortSignal, error: 'SANDBOX_NOT_READY' | 'BROWSER_UNREACHABLE' | 'INTERNAL', why: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const fail = (): void => done(() => reject(new AppError(error, `Sandbox ${this.spec.id} cannot be used now: ${why}.`)));
+      const look = (): void => {
+        if (condition()) done(resolve);
+      };
+      const done = (settle: () => void): void => {
+        this.#waiters.delete(look);
+        signal.removeEventListener('abort', fail);
+        settle();
+      };
+      this.#waiters.add(look);
+      signal.addEventListener('abort', fail);
+      look();
+      if (signal.aborted) fail();
+    });
+  }
+}

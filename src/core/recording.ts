@@ -1,0 +1,37 @@
+/**
+ * Names of recording segments: `vnc_<sandboxId>_<YYYYMMDD>_<HHMMSS>_seg<NNN>.mkv` (the BrowserTool's own scheme).
+ * The part before `_seg` is the session: one start of the recorder.
+ */
+const NAME = /^(vnc_([A-Za-z0-9][A-Za-z0-9_-]{0,63})_\d{8}_\d{6})_seg(\d{3,6})\.mkv$/;
+
+export interface SegmentName {
+  readonly filename: string;
+  readonly sandboxId: string;
+  readonly sessionId: string;
+  readonly segment: number;
+}
+
+/** The parts of a segment's name, or undefined when it is not one. The only way from user input to a path. */
+export function parseSegmentName(filename: string): SegmentName | undefined {
+  const match = NAME.exec(filename);
+  if (!match) return undefined;
+  return { filename, sessionId: match[1] as string, sandboxId: match[2] as string, segment: Number(match[3]) };
+}
+
+/** The session name for a recorder started at `at`, in local time as the BrowserTool names them. */
+export function sessionName(sandboxId: string, at: Date): string {
+  const date = `${at.getFullYear()}${two(at.getMonth() + 1)}${two(at.getDate())}`;
+  return `vnc_${sandboxId}_${date}_${two(at.getHours())}${two(at.getMinutes())}${two(at.getSeconds())}`;
+}
+
+/** ISO 8601 in local time with its offset, such as `2025-11-16T10:30:22.123+08:00`. */
+export function isoTime(unixMs: number): string {
+  const at = new Date(unixMs);
+  const minutes = -at.getTimezoneOffset();
+  const offset = `${minutes < 0 ? '-' : '+'}${two(Math.floor(Math.abs(minutes) / 60))}:${two(Math.abs(minutes) % 60)}`;
+  return new Date(unixMs + minutes * 60_000).toISOString().replace('Z', offset);
+}
+
+function two(n: number): string {
+  return String(n).padStart(2, '0');
+}

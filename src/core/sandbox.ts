@@ -1,0 +1,95 @@
+/** CREATING: being started. READY: Chromium and the VNC server both answered. TERMINATED: ended on purpose. FAILED: ended by a fault. */
+export type SandboxState = 'CREATING' | 'READY' | 'TERMINATED' | 'FAILED';
+
+const MOVES: Readonly<Record<SandboxState, readonly SandboxState[]>> = {
+  CREATING: ['READY', 'TERMINATED', 'FAILED'],
+  READY: ['TERMINATED', 'FAILED'],
+  TERMINATED: [],
+  FAILED: [],
+};
+
+/** Whether a sandbox may go from one state to the other. The ended states are final. */
+export function mayMove(from: SandboxState, to: SandboxState): boolean {
+  return MOVES[from].includes(to);
+}
+
+/** Whether the state is final. */
+export function hasEnded(state: SandboxState): boolean {
+  return MOVES[state].length === 0;
+}
+
+/** off: never. manual: when a client asks with `?recording=true` or the recordings API. always: from the first frame on screen. */
+export type RecordingMode = 'off' | 'manual' | 'always';
+
+/** Everything that is fixed about a sandbox when it is created. Times are seconds; `createdAt` is Unix milliseconds. */
+export interface SandboxSpec {
+  readonly id: string;
+  readonly owner: string;
+  readonly templateName: string;
+  readonly createdAt: number;
+  readonly idleTimeoutSeconds: number;
+  readonly maxLifetimeSeconds: number;
+  readonly connectTimeoutSeconds: number;
+  readonly recording: RecordingMode;
+  readonly recordingFps: number;
+  readonly recordingSegmentSeconds: number;
+  readonly viewport: { readonly width: number; readonly height: number };
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Why a sandbox ended; `failed: …` carries the sentence of the fault. */
+export type EndedReason = 'idle_timeout' | 'connect_timeout' | 'max_lifetime' | 'deleted' | 'service_stopped' | `failed: ${string}`;
+
+/** The recorder as the runtime sees it. `sessionId` names the files: everything before `_seg`. */
+export interface RecorderStatus {
+  readonly state: 'off' | 'recording' | 'failed';
+  readonly sessionId?: string;
+  readonly error?: string;
+}
+
+/** What a runtime says about its sandbox, at `/status` and on the control connection after each change. Times are Unix milliseconds. */
+export interface SandboxStatus {
+  readonly state: SandboxState;
+  readonly readyAt?: number;
+  readonly endedAt?: number;
+  readonly endedReason?: EndedReason;
+  /** When the idle timeout strikes if nothing happens; null while a viewer is attached or before READY. */
+  readonly idleDeadline: number | null;
+  readonly expiresAt: number;
+  readonly clients: number;
+  readonly viewers: number;
+  readonly recorder: RecorderStatus;
+  readonly browserRestarts: number;
+  /** Where Chromium's DevTools listen inside the sandbox; absent while no browser is up. */
+  readonly devtools?: { readonly port: number; readonly browserPath: string };
+  /** TigerVNC's unix socket inside the sandbox. */
+  readonly vncSocket?: string;
+  /** Milliseconds from the runtime's start to each stage, for the answer to "what was slow". */
+  readonly stages: Readonly<Record<string, number>>;
+}
+
+/** The memory of a sandbox that is gone. */
+export interface EndedSandbox {
+  readonly spec: SandboxSpec;
+  readonly state: 'TERMINATED' | 'FAILED';
+  readonly readyAt?: number;
+  readonly endedAt: number;
+  readonly endedReason: EndedReason;
+}
+
+/** Sandbox ids name folders, files and routes, so they are letters, digits, `-` and `_`, 1 to 64 long, and start with a letter or digit. */
+export const SANDBOX_ID = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+
+/**
+ * Defaults and bounds of a sandbox, in seconds unless said otherwise. 1800 s idle and 21600 s lifetime are the
+ * BrowserTool template's own defaults; the upper bound of seven days keeps every timer below Node's 2^31 ms.
+ */
+export const DEFAULTS = {
+  idleTimeoutSeconds: 1800,
+  maxLifetimeSeconds: 21_600,
+  connectTimeoutSeconds: 300,
+  recording: 'manual',
+  recordingFps: 10,
+  recordingSegmentSeconds: 60,
+  viewport: { width: 1280, height: 720 },
+} as const;

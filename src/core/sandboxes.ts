@@ -1,0 +1,211 @@
+import { randomUUID } from 'node:crypto';
+import { assertMayChange, type Principal, sees } from './access.ts';
+import type { Driver, OpenRuntimeLink, Registry } from './contracts.ts';
+import { AppError } from './errors.ts';
+import { type Attachment, type AttachKind, LiveSandbox, type SandboxInfo } from './live.ts';
+import { DEFAULTS, type RecordingMode, type SandboxSpec } from './sandbox.ts';
+
+/** What a caller may ask for at creation; shapes and bounds are checked against openapi.yaml before it comes here. Seconds. */
+export interface CreateInput {
+  readonly templateName?: string;
+  readonly sandboxId?: string;
+  readonly sandboxIdleTimeoutSeconds?: number;
+  readonly maxLifetimeSeconds?: number;
+  readonly recording?: RecordingMode;
+  readonly recordingFps?: number;
+  readonly recordingSegmentSeconds?: number;
+  readonly viewport?: { readonly width: number; readonly height: number };
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** Defaults that a template gives to the fields a caller left out. */
+export type Template = Omit<CreateInput, 'templateName' | 'sandboxId'>;
+
+export interface SandboxesOptions {
+  readonly driver: Driver;
+  readonly openLink: OpenRuntimeLink;
+  readonly registry: Registry;
+  readonly templates: ReadonlyMap<string, Template>;
+  readonly maxSandboxes: number;
+  readonly startTimeoutSeconds: number;
+  /** Told of faults that no caller is there to hear of. */
+  readonly onFault: (message: string, sandboxId: string, err: unknown) => void;
+}
+
+/** How long a WebSocket upgrade waits for a sandbox that is still starting, in milliseconds. */
+const READY_WAIT_MS = 30_000;
+
+/** The use cases. Holds a cache of live sandboxes; the truth is with the driver and the runtimes, so it may be lost at any moment. */
+export class Sandboxes {
+  readonly #options: SandboxesOptions;
+  readonly #live = new Map<string, LiveSandbox>();
+  #closing = false;
+
+  constructor(options: SandboxesOptions) {
+    this.#options = options;
+  }
+
+  /** Takes over what the driver finds from an earlier run of the service. Called once, before anybody is served. */
+  async adopt(): Promise<void> {
+    for (const found of await this.#options.driver.list()) {
+      const id = found.spec.id;
+      if (found.ended) {
+        await this.#options.registry.remember(found.ended);
+        await this.#options.driver.stop(id);
+        continue;
+      }
+      const live = this.#track(found.spec);
+      await live.adopt(found.address, AbortSignal.timeout(5000)).catch((err: unknown) => {
+        this.#options.onFault('could not take over a sandbox of an earlier run', id, err);
+      });
+    }
+  }
+
+  /** Resolves when READY, or at once when `wait` is false. Throws TEMPLATE_NOT_FOUND, SANDBOX_EXISTS, NO_CAPACITY, START_FAILED. */
+  async create(principal: Principal, input: CreateInput, wait: boolean, signal: AbortSignal): Promise<SandboxInfo> {
+    assertMayChange(principal);
+    if (this.#closing) throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
+    const spec = this.#specOf(principal, input);
+    if (this.#live.size >= this.#options.maxSandboxes) {
+      const message = `All ${this.#options.maxSandboxes} sandboxes of this service are in use (BERTH_MAX_SANDBOXES).`;
+      throw new AppError('NO_CAPACITY', message, { 'Retry-After': '5' });
+    }
+    const live = this.#track(spec);
+    const started = live.start(wait ? signal : undefined);
+    if (!wait) {
+      started.catch(() => {}); // its outcome is the sandbox's state
+      return live.info;
+    }
+    await started;
+    return live.info;
+  }
+
+  /** Throws SANDBOX_NOT_FOUND, also for a sandbox of another tenant. */
+  get(principal: Principal, id: string): SandboxInfo {
+    const info = this.find(id);
+    if (!info || !sees(principal, info.spec.owner)) throw notFound(id);
+    return info;
+  }
+
+  /** Without asking who wants to know. */
+  find(id: string): SandboxInfo | undefined {
+    const live = this.#live.get(id);
+    if (live) return live.info;
+    const ended = this.#options.registry.find(id);
+    return ended && { spec: ended.spec, state: ended.state, ended };
+  }
+
+  /** Newest first, live and remembered. */
+  list(principal: Principal, keep: (info: SandboxInfo) => boolean): SandboxInfo[] {
+    const live = [...this.#live.values()].map((sandbox) => sandbox.info);
+    const ended = this.#options.registry
+      .list()
+      .filter((e) => !this.#live.has(e.spec.id))
+      .map((e): SandboxInfo => ({ spec: e.spec, state: e.state, ended: e }));
+    return [...live, ...ended]
+      .filter((info) => sees(principal, info.spec.owner) && keep(info))
+      .sort((a, b) => b.spec.createdAt - a.spec.createdAt);
+  }
+
+  /** Ends a sandbox, recording finalised first. Idempotent: an ended one stays as it ended. */
+  async stop(principal: Principal, id: string): Promise<SandboxInfo> {
+    assertMayChange(principal);
+    this.get(principal, id);
+    await this.#live.get(id)?.stop('deleted');
+    return this.get(principal, id);
+  }
+
+  /** Starts or stops the recorder of a READY sandbox. Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY. */
+  async setRecording(principal: Principal, id: string, on: boolean): Promise<SandboxInfo> {
+    assertMayChange(principal);
+    this.get(principal, id);
+    const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
+    await live.setRecording(on);
+    return live.info;
+  }
+
+  /**
+   * Joins a client or viewer to a sandbox, waiting for READY at most 30 s. The caller must `detach` in the end.
+   * Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE.
+   */
+  async attach(id: string, kind: AttachKind, record: boolean, signal: AbortSignal): Promise<Attachment> {
+    const live = await this.#readyOne(id, AbortSignal.any([signal, AbortSignal.timeout(READY_WAIT_MS)]));
+    if (record) await live.setRecording(true);
+    return live.attach(kind, signal);
+  }
+
+  /** Name of the recording that is being written for a sandbox right now. */
+  activeRecording(id: string): string | undefined {
+    const recorder = this.#live.get(id)?.info.status?.recorder;
+    return recorder?.state === 'recording' ? recorder.sessionId : undefined;
+  }
+
+  get count(): number {
+    return this.#live.size;
+  }
+
+  /** Admits nobody any more; with `stop` ends every sandbox, else lets go of them: they live on by their own clocks. */
+  async close(stop: boolean): Promise<void> {
+    this.#closing = true;
+    const all = [...this.#live.values()];
+    await Promise.all(all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())));
+  }
+
+  async #readyOne(id: string, signal: AbortSignal): Promise<LiveSandbox> {
+    const live = this.#live.get(id);
+    if (live) {
+      await live.whenReady(signal);
+      return live;
+    }
+    const ended = this.#options.registry.find(id);
+    if (!ended) throw notFound(id);
+    throw new AppError('SANDBOX_ENDED', `Sandbox ${id} has ended: ${ended.endedReason}.`);
+  }
+
+  #track(spec: SandboxSpec): LiveSandbox {
+    const { driver, openLink, registry, startTimeoutSeconds, onFault } = this.#options;
+    const live = new LiveSandbox(spec, {
+      driver,
+      openLink,
+      startTimeoutSeconds,
+      onFault,
+      onEnded: async (ended) => {
+        // Remembered first, forgotten second: at no moment is a sandbox unknown. A registry that cannot write still has it in memory.
+        await registry.remember(ended).catch((err: unknown) => onFault('could not write the history', spec.id, err));
+        this.#live.delete(spec.id);
+      },
+    });
+    this.#live.set(spec.id, live);
+    return live;
+  }
+
+  #specOf(principal: Principal, input: CreateInput): SandboxSpec {
+    const templateName = input.templateName ?? 'default';
+    const template = this.#options.templates.get(templateName);
+    if (!template) throw new AppError('TEMPLATE_NOT_FOUND', `templateName: no template is called "${templateName}".`);
+    const id = input.sandboxId ?? randomUUID();
+    const taken = this.find(id);
+    if (taken && (!taken.ended || taken.spec.owner !== principal.tenant)) {
+      throw new AppError('SANDBOX_EXISTS', `sandboxId: "${id}" is taken.`);
+    }
+    const asked = { ...template, ...input };
+    return {
+      id,
+      owner: principal.tenant,
+      templateName,
+      createdAt: Date.now(),
+      idleTimeoutSeconds: asked.sandboxIdleTimeoutSeconds ?? DEFAULTS.idleTimeoutSeconds,
+      maxLifetimeSeconds: asked.maxLifetimeSeconds ?? DEFAULTS.maxLifetimeSeconds,
+      connectTimeoutSeconds: DEFAULTS.connectTimeoutSeconds,
+      recording: asked.recording ?? DEFAULTS.recording,
+      recordingFps: asked.recordingFps ?? DEFAULTS.recordingFps,
+      recordingSegmentSeconds: asked.recordingSegmentSeconds ?? DEFAULTS.recordingSegmentSeconds,
+      viewport: asked.viewport ?? DEFAULTS.viewport,
+      metadata: asked.metadata ?? {},
+    };
+  }
+}
+
+function notFound(id: string): AppError {
+  return new AppError('SANDBOX_NOT_FOUND', `sandbox not found: ${id}`);
+}

@@ -1,0 +1,233 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash, createHmac, randomInt } from 'node:crypto';
+import { accessSync, closeSync, constants, openSync } from 'node:fs';
+import { chmod, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
+import { AppError } from '../core/errors.ts';
+import type { EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
+import { endProcessesOf, removeDeadXLocks } from './leftovers.ts';
+
+export interface LocalDriverOptions {
+  /** Short folder for sockets, profiles and downloads of running sandboxes. */
+  readonly runDir: string;
+  /** Recordings and words of ended sandboxes outlive the sandbox here. */
+  readonly dataDir: string;
+  /** The runtime program. */
+  readonly runtimeProgram: string;
+  /** Full path of Chromium; undefined when none was found. */
+  readonly chromium: string | undefined;
+  /** Derives each sandbox's secret, so that none has to be stored by the service. */
+  readonly masterKey: Buffer;
+  readonly startTimeoutSeconds: number;
+  /** PATH and TZ of the service; the runtime inherits these and nothing else. */
+  readonly env: { readonly PATH: string; readonly TZ?: string };
+  /** Told once when Chromium has to run without its own sandbox. */
+  readonly warn: (message: string) => void;
+}
+
+/** Programs of a sandbox and the Debian package that has each. */
+const PROGRAMS = { Xvfb: 'xvfb', openbox: 'openbox', X0tigervnc: 'tigervnc-scraping-server', ffmpeg: 'ffmpeg', setpriv: 'util-linux' };
+
+/** Sandboxes as plain processes of this machine: own group, own folder, own X display; as root also each its own user. */
+export class LocalDriver implements Driver {
+  readonly name = 'local';
+  readonly #options: LocalDriverOptions;
+  #sandboxProbe: boolean | undefined;
+
+  constructor(options: LocalDriverOptions) {
+    this.#options = options;
+  }
+
+  async check(): Promise<void> {
+    if (!this.#options.chromium) {
+      throw new AppError('START_FAILED', 'Chromium is missing: install the package chromium, or set BERTH_CHROMIUM to its path.');
+    }
+    for (const [program, name] of Object.entries(PROGRAMS)) {
+      if (!onPath(program, this.#options.env.PATH)) throw new AppError('START_FAILED', `${program} is missing: install the package ${name}.`);
+    }
+    await this.#prepareRunDir();
+  }
+
+  async start(spec: SandboxSpec, signal: AbortSignal): Promise<RuntimeAddress> {
+    await this.check();
+    const dir = this.#dirOf(spec.id);
+    const address = this.#addressOf(spec.id);
+    // Whatever an earlier sandbox of this id left, should the service have been killed while it removed that.
+    await this.stop(spec.id);
+    try {
+      await mkdir(dir, { mode: 0o711 });
+      const config = this.#configOf(spec);
+      await writeFile(join(dir, 'runtime.json'), JSON.stringify(config), { mode: 0o600 });
+      await this.#spawnRuntime(dir, signal);
+      return address;
+    } catch (err) {
+      await this.stop(spec.id);
+      if (err instanceof AppError) throw err;
+      throw new AppError('START_FAILED', `The sandbox did not start: ${err instanceof Error ? err.message : String(err)}`, {}, err);
+    }
+  }
+
+  async stop(id: string): Promise<void> {
+    const dir = this.#dirOf(id);
+    const config = await readConfig(dir);
+    // Without a config there is no folder any more: the runtime has removed it and all its children with it.
+    if (config) {
+      await endProcessesOf(dir, config.user?.uid);
+      await removeDeadXLocks(config.user?.uid ?? process.getuid?.() ?? 0);
+    }
+    await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+    await rm(this.#tombstoneOf(id), { force: true });
+  }
+
+  async list(): Promise<FoundSandbox[]> {
+    const found: FoundSandbox[] = [];
+    for (const name of await namesIn(this.#tombstones)) {
+      if (!name.endsWith('.json')) continue;
+      const ended = JSON.parse(await readFile(join(this.#tombstones, name), 'utf8')) as EndedSandbox;
+      found.push({ spec: ended.spec, ended });
+    }
+    const buried = new Set(found.map((f) => f.spec.id));
+    for (const name of await namesIn(this.#options.runDir)) {
+      if (!/^[0-9a-f]{12}$/.test(name)) continue;
+      const dir = join(this.#options.runDir, name);
+      const config = await readConfig(dir);
+      if (!config) await rm(dir, { recursive: true, force: true });
+      else if (!buried.has(config.spec.id)) found.push({ spec: config.spec, address: this.#addressOf(config.spec.id) });
+    }
+    return found;
+  }
+
+  get #tombstones(): string {
+    return join(this.#options.dataDir, 'ended');
+  }
+
+  #tombstoneOf(id: string): string {
+    return join(this.#tombstones, `${id}.json`);
+  }
+
+  /** Short whatever the id: a unix socket's path may not exceed 107 bytes, and Chromium needs most of them. */
+  #dirOf(id: string): string {
+    return join(this.#options.runDir, createHash('sha256').update(id).digest('hex').slice(0, 12));
+  }
+
+  #addressOf(id: string): RuntimeAddress {
+    const secret = createHmac('sha256', this.#options.masterKey).update(`runtime:${id}`).digest('base64url');
+    return { endpoint: { path: join(this.#dirOf(id), 's') }, secret, direct: true };
+  }
+
+  #configOf(spec: SandboxSpec): RuntimeConfig {
+    const address = this.#addressOf(spec.id);
+    const user = sandboxUser();
+    return {
+      spec,
+      secret: address.secret,
+      endpoint: address.endpoint,
+      dir: this.#dirOf(spec.id),
+      recordingsDir: join(this.#options.dataDir, 'recordings', spec.id),
+      tombstone: this.#tombstoneOf(spec.id),
+      user,
+      chromium: this.#options.chromium as string,
+      chromiumSandbox: this.#chromiumSandbox(user),
+      startTimeoutSeconds: this.#options.startTimeoutSeconds,
+    };
+  }
+
+  /** Whether Chromium's own sandbox can work: user namespaces for an ordinary user. Asked once. */
+  #chromiumSandbox(user: { uid: number; gid: number } | null): boolean {
+    if (this.#sandboxProbe === undefined) {
+      const as = user ? [`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups'] : [];
+      const probe = spawnSync('setpriv', [...as, '--', 'unshare', '--user', 'true'], { timeout: 5000, stdio: 'ignore' });
+      this.#sandboxProbe = probe.status === 0;
+      if (!this.#sandboxProbe) {
+        this.#options.warn("This machine allows no user namespaces, so Chromium runs without its own sandbox: open only pages that you trust.");
+      }
+    }
+    return this.#sandboxProbe;
+  }
+
+  /** The folder may lie in a shared /tmp: it must be ours and not a link that somebody planted. */
+  async #prepareRunDir(): Promise<void> {
+    const { runDir } = this.#options;
+    await mkdir(runDir, { recursive: true, mode: 0o711 });
+    const stat = await lstat(runDir);
+    if (!stat.isDirectory() || stat.uid !== process.getuid?.()) {
+      throw new AppError('START_FAILED', `${runDir} belongs to somebody else: set BERTH_RUN_DIR to a folder of your own.`);
+    }
+    if ((stat.mode & 0o777) !== 0o711) await chmod(runDir, 0o711);
+    // Xvfb run by an ordinary user would make it too, but as its own, and then complain to everybody else.
+    await mkdir('/tmp/.X11-unix', { mode: 0o1777 }).then(
+      () => chmod('/tmp/.X11-unix', 0o1777),
+      (err: NodeJS.ErrnoException) => {
+        if (err.code !== 'EEXIST') throw err;
+      },
+    );
+  }
+
+  async #spawnRuntime(dir: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const log = openSync(join(dir, 'runtime.log'), 'a', 0o600);
+    const child = spawn(process.execPath, [this.#options.runtimeProgram, join(dir, 'runtime.json')], {
+      // Own session and group: the sandbox outlives the service and gets none of its signals.
+      detached: true,
+      stdio: ['ignore', log, log, 'pipe'],
+      cwd: dir,
+      env: { ...this.#options.env },
+    });
+    closeSync(log);
+    const pipe = child.stdio[3] as Readable;
+    const listening = await new Promise<boolean>((resolve, reject) => {
+      const onAbort = (): void => reject(signal.reason);
+      signal.addEventListener('abort', onAbort, { once: true });
+      child.once('error', reject);
+      pipe.once('data', () => resolve(true));
+      pipe.once('end', () => resolve(false));
+      pipe.once('close', () => signal.removeEventListener('abort', onAbort));
+    }).finally(() => pipe.destroy());
+    child.unref();
+    if (!listening) {
+      const tail = (await readFile(join(dir, 'runtime.log'), 'utf8').catch(() => '')).trim().slice(-500);
+      throw new AppError('START_FAILED', `The runtime ended at its start: ${tail}`);
+    }
+  }
+}
+
+/**
+ * A user of its own for each sandbox, when we may choose: it has no name, no groups and no other files. The range lies
+ * above all that systemd hands out to people, services and containers (systemd.io, "Users, Groups, UIDs and GIDs").
+ */
+function sandboxUser(): { uid: number; gid: number } | null {
+  if (process.getuid?.() !== 0) return null;
+  const id = randomInt(1_879_048_192, 2_147_483_647);
+  return { uid: id, gid: id };
+}
+
+function onPath(program: string, path: string): boolean {
+  return path.split(':').some((folder) => {
+    try {
+      accessSync(join(folder, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+async function readConfig(dir: string): Promise<RuntimeConfig | undefined> {
+  try {
+    return JSON.parse(await readFile(join(dir, 'runtime.json'), 'utf8')) as RuntimeConfig;
+  } catch (err) {
+    const code = (err as NodeJS.ErrnoException).code;
+    // Not a sandbox's folder, or the service was killed in the middle of writing the file.
+    if (code === 'ENOENT' || code === 'ENOTDIR' || err instanceof SyntaxError) return undefined;
+    throw err;
+  }
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  return readdir(folder).catch((err: NodeJS.ErrnoException) => {
+    if (err.code === 'ENOENT') return [];
+    throw err;
+  });
+}

@@ -1,0 +1,193 @@
+import { Agent, type ClientRequest, type IncomingMessage, request } from 'node:http';
+import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
+import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+
+/** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
+const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'content-length', 'date']);
+
+/** Status lines need the phrase too. */
+const PHRASES: Readonly<Record<number, string>> = {
+  200: 'OK', 201: 'Created', 202: 'Accepted', 204: 'No Content', 206: 'Partial Content', 304: 'Not Modified',
+  400: 'Bad Request', 401: 'Unauthorized', 403: 'Forbidden', 404: 'Not Found', 405: 'Method Not Allowed',
+  409: 'Conflict', 410: 'Gone', 413: 'Content Too Large', 416: 'Range Not Satisfiable', 426: 'Upgrade Required',
+  429: 'Too Many Requests', 500: 'Internal Server Error', 502: 'Bad Gateway', 503: 'Service Unavailable',
+};
+
+/** `404 Not Found` */
+export function statusLine(status: number): string {
+  return `${status} ${PHRASES[status] ?? 'Status'}`;
+}
+
+/** A failure as the response, JSON in the house's shape. */
+export function refuse(res: HttpResponse, err: unknown, requestId: string): void {
+  res.cork(() => {
+    res.writeStatus(statusLine(errorStatus(err)));
+    res.writeHeader('Content-Type', 'application/json; charset=utf-8');
+    res.writeHeader('X-Request-Id', requestId);
+    if (err instanceof AppError) for (const [name, value] of Object.entries(err.headers)) res.writeHeader(name, value);
+    res.end(JSON.stringify(errorBody(err, requestId)), true);
+  });
+}
+
+/** Passes plain HTTP on to the API's private socket, streaming both bodies under back-pressure. */
+export class Forwarder {
+  readonly #socketPath: string;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
+
+  constructor(socketPath: string) {
+    this.#socketPath = socketPath;
+  }
+
+  /** `req` is read before this returns; it is dead afterwards. */
+  forward(res: HttpResponse, req: HttpRequest, requestId: string): void {
+    const method = req.getCaseSensitiveMethod();
+    const query = req.getQuery();
+    const upstream = request({
+      socketPath: this.#socketPath,
+      agent: this.#agent,
+      method,
+      path: query ? `${req.getUrl()}?${query}` : req.getUrl(),
+      headers: {
+        ...copyHeaders(req),
+        'x-request-id': requestId,
+        'x-real-ip': Buffer.from(res.getRemoteAddressAsText()).toString(),
+      },
+    });
+    const exchange = new Exchange(res, upstream, requestId, method === 'HEAD');
+    upstream.on('response', (answer) => exchange.onAnswer(answer));
+    upstream.on('error', (err) => exchange.onFault(err));
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+}
+
+function copyHeaders(req: HttpRequest): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = {};
+  req.forEach((name, value) => {
+    if (OWN_HEADERS.has(name)) return;
+    const before = headers[name];
+    headers[name] = before === undefined ? value : Array.isArray(before) ? [...before, value] : [before, value];
+  });
+  // The length of the body stays; a body without one is sent on in chunks.
+  const length = req.getHeader('content-length');
+  if (length !== '') headers['content-length'] = length;
+  return headers;
+}
+
+/** One request and its answer. uWebSockets.js forbids any use of `res` once it is over. */
+class Exchange {
+  readonly #res: HttpResponse;
+  readonly #requestId: string;
+  readonly #isHead: boolean;
+  #over = false;
+
+  constructor(res: HttpResponse, upstream: ClientRequest, requestId: string, isHead: boolean) {
+    this.#res = res;
+    this.#requestId = requestId;
+    this.#isHead = isHead;
+    res.onAborted(() => {
+      this.#over = true;
+      upstream.destroy();
+    });
+    res.onData((chunk, isLast) => {
+      if (this.#over) return;
+      // The chunk is dead after this call, and the write may have to wait.
+      if (chunk.byteLength > 0 && !upstream.write(Buffer.from(chunk.slice(0))) && !isLast) {
+        res.pause();
+        upstream.once('drain', () => {
+          if (!this.#over) res.resume();
+        });
+      }
+      if (isLast) upstream.end();
+    });
+  }
+
+  onFault(err: Error): void {
+    if (this.#over) return;
+    this.#over = true;
+    refuse(this.#res, new AppError('INTERNAL', 'The API did not answer.', {}, err), this.#requestId);
+  }
+
+  onAnswer(answer: IncomingMessage): void {
+    if (this.#over) return void answer.destroy();
+    const status = answer.statusCode ?? 500;
+    const length = answer.headers['content-length'];
+    this.#res.cork(() => {
+      this.#res.writeStatus(statusLine(status));
+      for (let i = 0; i < answer.rawHeaders.length; i += 2) {
+        const name = answer.rawHeaders[i] as string;
+        if (!OWN_HEADERS.has(name.toLowerCase())) this.#res.writeHeader(name, answer.rawHeaders[i + 1] as string);
+      }
+      if (this.#isHead || status === 204 || status === 304) {
+        this.#over = true;
+        answer.resume();
+        if (this.#isHead && length !== undefined) this.#res.endWithoutBody(Number(length));
+        else this.#res.endWithoutBody();
+      }
+    });
+    if (this.#over) return;
+    if (length === undefined) this.#streamChunked(answer);
+    else this.#streamSized(answer, Number(length));
+  }
+
+  /** A body whose length is known keeps its Content-Length. */
+  #streamSized(answer: IncomingMessage, total: number): void {
+    if (total === 0) {
+      this.#over = true;
+      answer.resume();
+      this.#res.cork(() => this.#res.end());
+      return;
+    }
+    let waiting: { readonly chunk: Buffer; readonly offset: number } | undefined;
+    const offer = (chunk: Buffer): boolean => {
+      let ok = true;
+      this.#res.cork(() => {
+        const [sent, done] = this.#res.tryEnd(chunk, total);
+        ok = sent;
+        if (done) this.#over = true;
+      });
+      return ok;
+    };
+    answer.on('data', (chunk: Buffer) => {
+      if (this.#over) return;
+      const offset = this.#res.getWriteOffset();
+      if (offer(chunk) || this.#over) return;
+      waiting = { chunk, offset };
+      answer.pause();
+    });
+    this.#res.onWritable((offset) => {
+      if (!waiting || this.#over) return true;
+      if (!offer(waiting.chunk.subarray(offset - waiting.offset)) && !this.#over) return false;
+      waiting = undefined;
+      answer.resume();
+      return true;
+    });
+    // A body that ends short cannot be mended: the client must see a broken connection, not a short file.
+    answer.on('close', () => {
+      if (this.#over || waiting) return;
+      this.#over = true;
+      this.#res.close();
+    });
+  }
+
+  #streamChunked(answer: IncomingMessage): void {
+    answer.on('data', (chunk: Buffer) => {
+      if (this.#over) return;
+      this.#res.cork(() => {
+        if (!this.#res.write(chunk)) answer.pause();
+      });
+    });
+    this.#res.onWritable(() => {
+      answer.resume();
+      return true;
+    });
+    answer.on('close', () => {
+      if (this.#over) return;
+      this.#over = true;
+      if (answer.complete) this.#res.cork(() => this.#res.end());
+      else this.#res.close();
+    });
+  }
+}

@@ -1,0 +1,152 @@
+/** Hand-written WebSocket framing of the leg towards Chromium (RFC 6455 section 5): parts are passed on as they arrive. */
+
+export const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
+
+/** What the parser hands on. Data chunks point into the read buffer; control payloads are copies. */
+export interface FrameEvents {
+  chunk(data: Uint8Array, binary: boolean, first: boolean, last: boolean): void;
+  control(opcode: number, payload: Buffer): void;
+  /** The bytes break the protocol or a limit; nothing follows. The code is that of the close frame to send. */
+  fault(code: number, reason: string): void;
+}
+
+/** Longest header of a frame from a server: two bytes, eight of length, no mask. */
+const MAX_HEADER = 10;
+
+/** Reads unmasked frames from any split of the byte stream and never holds more than a header or a control frame. */
+export class FrameParser {
+  readonly #events: FrameEvents;
+  readonly #maxMessage: number;
+  readonly #header = Buffer.alloc(MAX_HEADER);
+  #headerLength = 0;
+  #headerNeed = 2;
+  /** Bytes of the current frame's payload that are still to come; -1 while its header is being read. */
+  #left = -1;
+  #opcode = 0;
+  #fin = false;
+  #control = Buffer.alloc(0);
+  #controlLength = 0;
+  /** Size so far of the message in parts, and whether one is open. */
+  #messageSize = 0;
+  #inMessage = false;
+  #binary = false;
+  #firstChunk = false;
+  #dead = false;
+
+  constructor(events: FrameEvents, maxMessage: number) {
+    this.#events = events;
+    this.#maxMessage = maxMessage;
+  }
+
+  push(data: Uint8Array): void {
+    let at = 0;
+    while (!this.#dead && (at < data.length || this.#left === 0)) {
+      if (this.#left === -1) at = this.#readHeader(data, at);
+      else at = this.#readPayload(data, at);
+    }
+  }
+
+  #readHeader(data: Uint8Array, from: number): number {
+    let at = from;
+    while (at < data.length && this.#headerLength < this.#headerNeed) {
+      this.#header[this.#headerLength++] = data[at++] as number;
+      if (this.#headerLength === 2) {
+        const length = (this.#header[1] as number) & 0x7f;
+        this.#headerNeed = length === 127 ? 10 : length === 126 ? 4 : 2;
+      }
+    }
+    if (this.#headerLength < this.#headerNeed) return at;
+    this.#headerLength = 0;
+    const need = this.#headerNeed;
+    this.#headerNeed = 2;
+    const b0 = this.#header[0] as number;
+    const b1 = this.#header[1] as number;
+    const length = need === 2 ? b1 & 0x7f : need === 4 ? this.#header.readUInt16BE(2) : Number(this.#header.readBigUInt64BE(2));
+    this.#beginFrame(b0, (b1 & 0x80) !== 0, length);
+    return at;
+  }
+
+  #beginFrame(b0: number, masked: boolean, length: number): void {
+    const opcode = b0 & 0x0f;
+    const fin = (b0 & 0x80) !== 0;
+    if ((b0 & 0x70) !== 0 || masked) return this.#fault(1002, 'the browser sent a frame with bits that were not negotiated');
+    this.#opcode = opcode;
+    this.#fin = fin;
+    this.#left = length;
+    if (opcode >= 8) {
+      if (!fin || length > 125 || opcode > 10) return this.#fault(1002, 'the browser sent a broken control frame');
+      this.#control = Buffer.allocUnsafe(length);
+      this.#controlLength = 0;
+      return;
+    }
+    if (opcode > 2 || (opcode === OPCODE.continuation) !== this.#inMessage) {
+      return this.#fault(1002, 'the browser sent a data frame out of order');
+    }
+    if (opcode !== OPCODE.continuation) {
+      this.#inMessage = true;
+      this.#binary = opcode === OPCODE.binary;
+      this.#messageSize = 0;
+      this.#firstChunk = true;
+    }
+    this.#messageSize += length;
+    if (this.#messageSize > this.#maxMessage) this.#fault(1009, `the browser sent a message of more than ${this.#maxMessage} bytes`);
+  }
+
+  #readPayload(data: Uint8Array, from: number): number {
+    const take = Math.min(this.#left, data.length - from);
+    const part = data.subarray(from, from + take);
+    this.#left -= take;
+    const frameDone = this.#left === 0;
+    if (frameDone) this.#left = -1;
+    if (this.#opcode >= 8) {
+      this.#control.set(part, this.#controlLength);
+      this.#controlLength += take;
+      if (frameDone) this.#events.control(this.#opcode, this.#control);
+    } else {
+      const last = frameDone && this.#fin;
+      const first = this.#firstChunk;
+      this.#firstChunk = false;
+      if (last) this.#inMessage = false;
+      this.#events.chunk(part, this.#binary, first, last);
+    }
+    return from + take;
+  }
+
+  #fault(code: number, reason: string): void {
+    this.#dead = true;
+    this.#events.fault(code, reason);
+  }
+}
+
+/**
+ * One whole frame towards the browser. Clients must mask (RFC 6455 section 5.3); the key is zero, which leaves the
+ * payload as it is: masking guards proxies between untrusted pages and servers, and this leg has neither.
+ */
+export function maskedFrame(opcode: number, payload: Uint8Array): Buffer {
+  const length = payload.byteLength;
+  const head = length < 126 ? 2 : length < 65_536 ? 4 : 10;
+  const frame = Buffer.allocUnsafe(head + 4 + length);
+  frame[0] = 0x80 | opcode;
+  if (head === 2) frame[1] = 0x80 | length;
+  else if (head === 4) {
+    frame[1] = 0x80 | 126;
+    frame.writeUInt16BE(length, 2);
+  } else {
+    frame[1] = 0x80 | 127;
+    frame.writeBigUInt64BE(BigInt(length), 2);
+  }
+  frame.writeUInt32BE(0, head);
+  frame.set(payload, head + 4);
+  return frame;
+}
+
+/** Payload of a close frame; codes that must not stand on the wire (1005, 1006, 1015) give an empty one. */
+export function closePayload(code: number, reason: string): Buffer {
+  if (code < 1000 || code === 1005 || code === 1006 || code === 1015) return Buffer.alloc(0);
+  // A control frame carries at most 125 bytes, two of them the code.
+  const text = Buffer.from(reason).subarray(0, 123);
+  const payload = Buffer.allocUnsafe(2 + text.length);
+  payload.writeUInt16BE(code, 0);
+  payload.set(text, 2);
+  return payload;
+}

@@ -1,0 +1,39 @@
+import type { Endpoint } from '../core/contracts.ts';
+
+/**
+ * What a bridge reads from: the browser's or the VNC server's side of a connection. It knows nothing of the client, and
+ * the client's side knows nothing of it but these verbs.
+ */
+export interface Source {
+  /** Begins delivery to the sink. Nothing arrives before. */
+  start(sink: Sink): void;
+  /** One whole message from the client. The buffer is dead when this returns. */
+  send(message: ArrayBuffer, binary: boolean): void;
+  /** Bytes taken by {@link send} that the other side has not read yet. */
+  readonly queued: number;
+  pause(): void;
+  resume(): void;
+  /** Ends it, telling the other side the code and reason where its protocol has room for them. Idempotent. */
+  close(code: number, reason: string): void;
+}
+
+/** Where a source delivers. Chunks are parts of messages in order; a chunk's memory is dead when the call returns. */
+export interface Sink {
+  /** Runs one read's worth of calls together, so that they leave in one write. */
+  batch(deliver: () => void): void;
+  chunk(data: Uint8Array, binary: boolean, first: boolean, last: boolean): void;
+  /** The source is gone. Called once, last. */
+  end(code: number, reason: string): void;
+}
+
+/** Largest message in either direction. Chromium sends up to 256 MiB and takes up to 100 MiB (puppeteer#4543). */
+export const MAX_FROM_BROWSER = 256 * 1024 * 1024;
+export const MAX_TO_BROWSER = 100 * 1024 * 1024;
+
+/** Reads of all connections share this: each is handed on before the next one starts. */
+export const READ_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
+
+/** Options of net.connect for an endpoint. */
+export function connectOptions(endpoint: Endpoint): { path: string } | { host: string; port: number } {
+  return 'path' in endpoint ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
+}

@@ -1,0 +1,110 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import WebSocket from 'ws';
+import type { RuntimeConfig } from '../core/contracts.ts';
+import { childEnv, homeOf } from './desktop.ts';
+import { Child } from './processes.ts';
+
+/** Where a running Chromium answers. */
+export interface DevTools {
+  readonly port: number;
+  /** Such as `/devtools/browser/<uuid>`; a new one at each start of Chromium. */
+  readonly browserPath: string;
+}
+
+/** Chromium features that cost start time, reach for the network, or freeze tabs that a client still drives. */
+const DISABLED_FEATURES = [
+  'Translate',
+  'OptimizationHints',
+  'MediaRouter',
+  'DialMediaRouteProvider',
+  'CertificateTransparencyComponentUpdater',
+  'AutofillServerCommunication',
+  'InterestFeedContentSuggestions',
+  // These two cost about 60 ms of every start and nobody types into the address bar of an automated browser.
+  'WebUIOmniboxPopup',
+  'WebUIOmniboxAimPopup',
+  // A discarded or frozen tab makes connectOverCDP hang (microsoft/playwright#42730).
+  'HighEfficiencyModeAvailable',
+  'CalculateNativeWinOcclusion',
+];
+
+/** The command line of Chromium, one reason per group. */
+export function chromiumArgs(config: RuntimeConfig): string[] {
+  const { width, height } = config.spec.viewport;
+  return [
+    // Port 0: Chromium takes a free one itself and prints it. It listens on loopback only, whatever one asks (since M113).
+    '--remote-debugging-port=0',
+    // Without a profile folder of its own Chromium 136 and later ignore the debugging port.
+    `--user-data-dir=${join(homeOf(config), 'profile')}`,
+    // A browser that nobody set up must not ask, phone, or update anything.
+    ...['--no-first-run', '--no-default-browser-check', '--disable-background-networking', '--disable-component-update'],
+    ...['--disable-sync', '--disable-quic', '--disable-default-apps', '--disable-domain-reliability', '--disable-pings'],
+    ...['--disable-client-side-phishing-detection', '--disable-breakpad', '--metrics-recording-only'],
+    ...['--password-store=basic', '--use-mock-keychain', '--disable-search-engine-choice-screen'],
+    // Tabs in the background are driven too: no throttling, no "page unresponsive" dialog in the client's way.
+    ...['--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows'],
+    ...['--disable-renderer-backgrounding', '--disable-hang-monitor', '--disable-ipc-flooding-protection'],
+    '--disable-prompt-on-repost',
+    // No "Chromium did not shut down correctly" bubble after a kill.
+    ...['--hide-crash-restore-bubble', '--noerrdialogs'],
+    '--mute-audio',
+    `--disable-features=${DISABLED_FEATURES.join(',')}`,
+    ...['--window-position=0,0', `--window-size=${width},${height}`, '--start-maximized'],
+    // --test-type hides the warning bar that would cover part of every screenshot.
+    ...(config.chromiumSandbox ? [] : ['--no-sandbox', '--test-type']),
+    'about:blank',
+  ];
+}
+
+/** Starts Chromium on the display; resolves once a `Browser.getVersion` over a real WebSocket was answered. */
+export async function startBrowser(
+  config: RuntimeConfig,
+  display: number,
+  signal: AbortSignal,
+): Promise<{ child: Child; devtools: DevTools }> {
+  const profile = join(homeOf(config), 'profile');
+  // Left by a Chromium that was killed; with them the next one would refuse the profile (puppeteer#4860).
+  for (const name of ['SingletonLock', 'SingletonSocket', 'SingletonCookie']) rmSync(join(profile, name), { force: true });
+  const child = new Child({
+    name: 'Chromium',
+    command: config.chromium,
+    args: chromiumArgs(config),
+    env: childEnv(config, display),
+    cwd: homeOf(config),
+    user: config.user,
+  });
+  try {
+    const match = await child.line(/^DevTools listening on ws:\/\/[^/]*:(\d+)(\/devtools\/browser\/\S+)/, signal);
+    const devtools = { port: Number(match[1]), browserPath: match[2] as string };
+    await getVersion(devtools, signal);
+    return { child, devtools };
+  } catch (err) {
+    await child.stop([['SIGKILL', 2000]]);
+    throw err;
+  }
+}
+
+/** Asks Chromium for its version over CDP: the probe that shows that a client could work now. */
+export function getVersion(devtools: DevTools, signal: AbortSignal): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(`ws://127.0.0.1:${devtools.port}${devtools.browserPath}`, { perMessageDeflate: false });
+    const onAbort = (): void => done(() => reject(new Error('Chromium did not answer Browser.getVersion in time')));
+    const done = (settle: () => void): void => {
+      signal.removeEventListener('abort', onAbort);
+      socket.removeAllListeners();
+      socket.on('error', () => {}); // terminate() of a connecting socket emits one more
+      socket.terminate();
+      settle();
+    };
+    signal.addEventListener('abort', onAbort);
+    socket.on('error', (err) => done(() => reject(err)));
+    socket.on('close', () => done(() => reject(new Error('Chromium closed the DevTools connection'))));
+    socket.on('open', () => socket.send('{"id":1,"method":"Browser.getVersion"}'));
+    socket.on('message', (data) => {
+      const answer = JSON.parse(data.toString()) as { id?: number; result?: { product: string } };
+      if (answer.id === 1) done(() => resolve(answer.result?.product ?? 'unknown'));
+    });
+    if (signal.aborted) onAbort();
+  });
+}

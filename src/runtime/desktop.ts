@@ -1,0 +1,124 @@
+import { randomBytes } from 'node:crypto';
+import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import type { RuntimeConfig } from '../core/contracts.ts';
+import { Child } from './processes.ts';
+
+/**
+ * The sandbox's private folder, where everything that the browser's user may write lives. Short names: Chromium puts a
+ * unix socket below TMPDIR, and a socket's path may not exceed 107 bytes (unix(7)).
+ */
+export function homeOf(config: RuntimeConfig): string {
+  return join(config.dir, 'h');
+}
+
+/** Makes the folders of the browser's user, its own and nobody else's: temporary files, downloads. */
+export function prepareHome(config: RuntimeConfig): void {
+  const home = homeOf(config);
+  for (const folder of [home, join(home, 't'), join(home, 'd')]) {
+    mkdirSync(folder, { mode: 0o700 });
+    if (config.user) chownSync(folder, config.user.uid, config.user.gid);
+  }
+}
+
+/** The X cookie lies in our folder, not in the user's: as root we must not write where a planted link could lead us. */
+function authFileOf(config: RuntimeConfig): string {
+  return join(config.dir, 'xauth');
+}
+
+/** The environment of every child: nothing of ours leaks in, not even by accident. */
+export function childEnv(config: RuntimeConfig, display?: number): Record<string, string> {
+  const home = homeOf(config);
+  return {
+    PATH: '/usr/local/bin:/usr/bin:/bin',
+    HOME: home,
+    TMPDIR: join(home, 't'),
+    XDG_CONFIG_HOME: join(home, '.config'),
+    XDG_CACHE_HOME: join(home, '.cache'),
+    XAUTHORITY: authFileOf(config),
+    // Without it Chromium and Openbox try to reach or start a session bus.
+    DBUS_SESSION_BUS_ADDRESS: 'disabled:',
+    LANG: 'C.UTF-8',
+    ...(display === undefined ? {} : { DISPLAY: `:${display}` }),
+  };
+}
+
+/** One Xauthority entry that fits any display number, since Xvfb picks its number only after it has read the file (Xsecurity(7), Xau(3)). */
+export function xauthority(cookie: Buffer): Buffer {
+  const name = Buffer.from('MIT-MAGIC-COOKIE-1');
+  const FAMILY_WILD = 0xffff;
+  const head = Buffer.alloc(8 + name.length + 2);
+  head.writeUInt16BE(FAMILY_WILD, 0);
+  // Two empty counted strings follow (address, display number), then the counted name and the counted cookie.
+  head.writeUInt16BE(name.length, 6);
+  name.copy(head, 8);
+  head.writeUInt16BE(cookie.length, 8 + name.length);
+  return Buffer.concat([head, cookie]);
+}
+
+/** Starts the virtual screen with a fresh cookie; resolves with its display number once it accepts clients. */
+export async function startXvfb(config: RuntimeConfig, signal: AbortSignal): Promise<{ child: Child; display: number }> {
+  const authFile = authFileOf(config);
+  writeFileSync(authFile, xauthority(randomBytes(16)), { mode: 0o600 });
+  if (config.user) chownSync(authFile, config.user.uid, config.user.gid);
+  const { width, height } = config.spec.viewport;
+  const child = new Child({
+    name: 'Xvfb',
+    command: 'Xvfb',
+    // -displayfd lets the server take the first free number itself: no race between two sandboxes. Neither TCP nor
+    // the abstract socket: only the file socket, guarded by the cookie. -noreset: no restart when the last client goes.
+    args: [
+      ...['-displayfd', '3', '-screen', '0', `${width}x${height}x24`, '-auth', authFile],
+      ...['-nolisten', 'tcp', '-nolisten', 'local', '-noreset'],
+    ],
+    env: childEnv(config),
+    cwd: config.dir,
+    user: config.user,
+    pipe3: true,
+  });
+  const pipe = child.process.stdio[3] as Readable;
+  const display = await new Promise<number>((resolve, reject) => {
+    let text = '';
+    pipe.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+      if (text.includes('\n')) resolve(Number.parseInt(text, 10));
+    });
+    const fail = (why: string): void => reject(new Error(`Xvfb ${why}: ${child.tail}`));
+    signal.addEventListener('abort', () => fail('did not get ready in time'), { once: true });
+    void child.exited.then(() => fail('ended at its start'));
+  });
+  return { child, display };
+}
+
+/** Every normal window fills the screen and has no frame, so that what a viewer sees is the browser alone. */
+const OPENBOX_CONFIG = `<?xml version="1.0" encoding="UTF-8"?>
+<openbox_config xmlns="http://openbox.org/3.4/rc">
+  <focus><focusNew>yes</focusNew><followMouse>no</followMouse></focus>
+  <desktops><number>1</number><popupTime>0</popupTime></desktops>
+  <keyboard/>
+  <mouse>
+    <context name="Client">
+      <mousebind button="Left" action="Press"><action name="Focus"/><action name="Raise"/></mousebind>
+    </context>
+  </mouse>
+  <menu/>
+  <applications>
+    <application type="normal"><decor>no</decor><maximized>yes</maximized><focus>yes</focus></application>
+  </applications>
+</openbox_config>
+`;
+
+/** Starts the window manager. It needs no readiness probe: it also arranges windows that were there before it. */
+export async function startOpenbox(config: RuntimeConfig, display: number): Promise<Child> {
+  const file = join(config.dir, 'openbox.xml');
+  writeFileSync(file, OPENBOX_CONFIG, { mode: 0o644 });
+  return new Child({
+    name: 'Openbox',
+    command: 'openbox',
+    args: ['--config-file', file, '--sm-disable'],
+    env: childEnv(config, display),
+    cwd: config.dir,
+    user: config.user,
+  });
+}

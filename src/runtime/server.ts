@@ -1,0 +1,115 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createInterface } from 'node:readline';
+import type { Duplex } from 'node:stream';
+import type { RuntimeConfig } from '../core/contracts.ts';
+import type { EndedReason } from '../core/sandbox.ts';
+import type { Supervisor } from './supervisor.ts';
+
+/** What a gateway says on the control connection, one JSON object a line. */
+export type ControlMessage =
+  | { readonly type: 'presence'; readonly clients: number; readonly viewers: number; readonly active: boolean }
+  | { readonly type: 'record'; readonly id: number; readonly on: boolean }
+  | { readonly type: 'stop'; readonly reason: EndedReason };
+
+/** What the runtime says: its status after each change, and the outcome of a `record`. */
+export type ControlEvent =
+  | { readonly type: 'status'; readonly status: Supervisor['status'] }
+  | { readonly type: 'recorded'; readonly id: number; readonly error?: string };
+
+/** The runtime's door: `GET /status`, and `GET /control` upgraded to lines of JSON both ways. Everything needs the sandbox's secret. */
+export class RuntimeServer {
+  readonly #config: RuntimeConfig;
+  readonly #supervisor: Supervisor;
+  readonly #server: Server;
+  readonly #controls = new Set<Duplex>();
+
+  constructor(config: RuntimeConfig, supervisor: Supervisor) {
+    this.#config = config;
+    this.#supervisor = supervisor;
+    this.#server = createServer((req, res) => this.#onRequest(req, res));
+    this.#server.on('upgrade', (req, socket) => this.#onUpgrade(req, socket));
+  }
+
+  listen(): Promise<void> {
+    const { endpoint } = this.#config;
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen('path' in endpoint ? { path: endpoint.path } : endpoint, resolve);
+    });
+  }
+
+  /** Sends the current status to every gateway. */
+  announce(): void {
+    const line = encode({ type: 'status', status: this.#supervisor.status });
+    for (const socket of this.#controls) socket.write(line);
+  }
+
+  /** Closes after every gateway has what was written to it, or after a second. */
+  async close(): Promise<void> {
+    this.#server.close();
+    const flushed = [...this.#controls].map((socket) => new Promise<void>((resolve) => socket.end(resolve)));
+    let timer: NodeJS.Timeout | undefined;
+    await Promise.race([
+      Promise.all(flushed),
+      new Promise((resolve) => {
+        timer = setTimeout(resolve, 1000);
+      }),
+    ]);
+    clearTimeout(timer);
+    for (const socket of this.#controls) socket.destroy();
+    this.#server.closeAllConnections();
+  }
+
+  #authorised(req: IncomingMessage): boolean {
+    const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+    return timingSafeEqual(digest(req.headers.authorization ?? ''), digest(`Bearer ${this.#config.secret}`));
+  }
+
+  #onRequest(req: IncomingMessage, res: ServerResponse): void {
+    if (!this.#authorised(req)) res.writeHead(401).end();
+    else if (req.method === 'GET' && req.url === '/status') {
+      res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(this.#supervisor.status));
+    } else res.writeHead(404).end();
+  }
+
+  #onUpgrade(req: IncomingMessage, socket: Duplex): void {
+    socket.on('error', () => socket.destroy());
+    if (!this.#authorised(req) || req.url !== '/control') {
+      socket.end(`HTTP/1.1 ${req.url === '/control' ? '401 Unauthorized' : '404 Not Found'}\r\nConnection: close\r\n\r\n`);
+      return;
+    }
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: berth-control\r\n\r\n');
+    this.#controls.add(socket);
+    socket.write(encode({ type: 'status', status: this.#supervisor.status }));
+    const lines = createInterface({ input: socket });
+    lines.on('line', (line) => this.#onMessage(socket, JSON.parse(line) as ControlMessage));
+    socket.once('close', () => {
+      this.#controls.delete(socket);
+      this.#supervisor.activity.forget(socket);
+      this.#supervisor.watchClocks();
+    });
+  }
+
+  #onMessage(socket: Duplex, message: ControlMessage): void {
+    switch (message.type) {
+      case 'presence':
+        this.#supervisor.activity.report(socket, message, message.active);
+        this.#supervisor.watchClocks();
+        this.announce();
+        return;
+      case 'record':
+        this.#supervisor.setRecording(message.on).then(
+          () => socket.write(encode({ type: 'recorded', id: message.id })),
+          (err: unknown) => socket.write(encode({ type: 'recorded', id: message.id, error: String(err) })),
+        );
+        return;
+      case 'stop':
+        void this.#supervisor.end(message.reason);
+    }
+  }
+}
+
+function encode(event: ControlEvent): string {
+  return `${JSON.stringify(event)}\n`;
+}

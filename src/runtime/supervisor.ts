@@ -1,0 +1,207 @@
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { RuntimeConfig } from '../core/contracts.ts';
+import type { EndedReason, EndedSandbox, SandboxState, SandboxStatus } from '../core/sandbox.ts';
+import { hasEnded, mayMove } from '../core/sandbox.ts';
+import { Activity } from './activity.ts';
+import { type DevTools, startBrowser } from './browser.ts';
+import { prepareHome, startOpenbox, startXvfb } from './desktop.ts';
+import { type Child, describeExit, Keeper } from './processes.ts';
+import { Recorder } from './recorder.ts';
+import { startVnc, vncSocketOf } from './vnc.ts';
+
+/** Chromium's profile is thrown away, so it gets no time to say goodbye; the X server gets some to remove its lock. */
+const AT_ONCE = [['SIGKILL', 2000]] as const;
+const XVFB_PHASES = [
+  ['SIGTERM', 2000],
+  ['SIGKILL', 2000],
+] as const;
+
+/** One sandbox from the inside: starts its parts in order, keeps them alive, watches its clocks, ends itself on time. */
+export class Supervisor {
+  readonly activity: Activity;
+  readonly #config: RuntimeConfig;
+  readonly #onChange: () => void;
+  readonly #startedAt = performance.now();
+  readonly #stages: Record<string, number> = {};
+  #state: SandboxState = 'CREATING';
+  #readyAt: number | undefined;
+  #ended: EndedSandbox | undefined;
+  #ending: Promise<void> | undefined;
+  #devtools: DevTools | undefined;
+  #vncUp = false;
+  #xvfb: Child | undefined;
+  #recorder: Recorder | undefined;
+  readonly #keepers: { openbox?: Keeper; vnc?: Keeper; browser?: Keeper } = {};
+  readonly #startAbort = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(config: RuntimeConfig, onChange: () => void) {
+    this.#config = config;
+    this.#onChange = onChange;
+    const { spec } = config;
+    const limits = {
+      idleMs: spec.idleTimeoutSeconds * 1000,
+      connectMs: spec.connectTimeoutSeconds * 1000,
+      maxLifetimeMs: spec.maxLifetimeSeconds * 1000,
+    };
+    this.activity = new Activity(limits, Math.max(0, Date.now() - spec.createdAt));
+  }
+
+  get status(): SandboxStatus {
+    const now = Date.now();
+    const idle = this.activity.idleInMs();
+    return {
+      state: this.#state,
+      ...(this.#readyAt === undefined ? {} : { readyAt: this.#readyAt }),
+      ...(this.#ended ? { endedAt: this.#ended.endedAt, endedReason: this.#ended.endedReason } : {}),
+      idleDeadline: idle === null ? null : Math.round(now + idle),
+      expiresAt: Math.round(now + this.activity.expiresInMs()),
+      clients: this.activity.clients,
+      viewers: this.activity.viewers,
+      recorder: this.#recorder?.status ?? { state: 'off' },
+      browserRestarts: this.#keepers.browser?.restarts ?? 0,
+      ...(this.#devtools ? { devtools: this.#devtools } : {}),
+      ...(this.#vncUp ? { vncSocket: vncSocketOf(this.#config) } : {}),
+      stages: this.#stages,
+    };
+  }
+
+  /** Starts everything; never rejects: a failed start ends the sandbox with its reason. */
+  async start(): Promise<void> {
+    this.watchClocks();
+    const timeout = setTimeout(() => {
+      this.#startAbort.abort();
+    }, this.#config.startTimeoutSeconds * 1000);
+    try {
+      await this.#startParts(this.#startAbort.signal);
+      if (this.#state !== 'CREATING') return;
+      this.#move('READY');
+      this.#readyAt = Date.now();
+      this.activity.ready();
+      this.#stage('ready');
+      this.watchClocks();
+      this.#onChange();
+    } catch (err) {
+      void this.end(`failed: ${err instanceof Error ? err.message : String(err)}`);
+    } finally {
+      clearTimeout(timeout);
+    }
+  }
+
+  async #startParts(signal: AbortSignal): Promise<void> {
+    prepareHome(this.#config);
+    const { child, display } = await startXvfb(this.#config, signal);
+    this.#xvfb = child;
+    this.#stage('xvfb');
+    // Everything on the screen lives in the X server, so its end is the end of the sandbox.
+    void child.exited.then((exit) => this.end(`failed: the X server ${describeExit(exit)}`));
+    this.#recorder = new Recorder(this.#config, display, this.#onChange);
+    if (this.#config.spec.recording === 'always') await this.#recorder.start();
+    await Promise.all([
+      this.#keep('openbox', () => startOpenbox(this.#config, display)),
+      this.#keep('vnc', async () => {
+        this.#vncUp = false;
+        const vnc = await startVnc(this.#config, display, startLimit(signal, this.#state));
+        this.#vncUp = true;
+        return vnc;
+      }),
+      this.#keep('browser', async () => {
+        this.#setDevTools(undefined);
+        const browser = await startBrowser(this.#config, display, startLimit(signal, this.#state));
+        this.#setDevTools(browser.devtools);
+        void browser.child.exited.then(() => this.#setDevTools(undefined));
+        return browser.child;
+      }),
+    ]);
+  }
+
+  async #keep(name: 'openbox' | 'vnc' | 'browser', start: () => Promise<Child>): Promise<void> {
+    const keeper = new Keeper({ start, giveUp: (why) => void this.end(`failed: ${why}`) });
+    this.#keepers[name] = keeper;
+    await keeper.start();
+    this.#stage(name);
+  }
+
+  #setDevTools(devtools: DevTools | undefined): void {
+    this.#devtools = devtools;
+    if (this.#state === 'READY') this.#onChange();
+  }
+
+  /** Starts or stops the recorder; idempotent. */
+  async setRecording(on: boolean): Promise<void> {
+    if (hasEnded(this.#state) || this.#ending || !this.#recorder) return;
+    await (on ? this.#recorder.start() : this.#recorder.stop());
+  }
+
+  /** Arms the timer for whichever limit strikes next. Called after whatever moves a limit. */
+  watchClocks(): void {
+    clearTimeout(this.#timer);
+    if (this.#ending) return;
+    const next = this.activity.next();
+    if (next.inMs <= 0) {
+      void this.end(next.reason);
+      return;
+    }
+    this.#timer = setTimeout(() => this.watchClocks(), next.inMs + 1);
+  }
+
+  /** Ends the sandbox: recorder first, so that its file is whole, then everything else. One end for all callers. */
+  end(reason: EndedReason): Promise<void> {
+    this.#ending ??= this.#end(reason);
+    return this.#ending;
+  }
+
+  async #end(reason: EndedReason): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#startAbort.abort();
+    // Whatever fails here must not keep the rest from ending; the log has it.
+    await this.#recorder?.stop().catch((err: unknown) => console.error('recorder', err));
+    await Promise.all([
+      this.#keepers.browser?.stop(AT_ONCE),
+      this.#keepers.vnc?.stop(AT_ONCE),
+      this.#keepers.openbox?.stop(AT_ONCE),
+    ]);
+    await this.#xvfb?.stop(XVFB_PHASES);
+    this.#devtools = undefined;
+    this.#vncUp = false;
+    const state = reason.startsWith('failed: ') ? 'FAILED' : 'TERMINATED';
+    this.#ended = {
+      spec: this.#config.spec,
+      state,
+      ...(this.#readyAt === undefined ? {} : { readyAt: this.#readyAt }),
+      endedAt: Date.now(),
+      endedReason: reason,
+    };
+    this.#move(state);
+    try {
+      this.#bury(this.#ended);
+    } catch (err) {
+      console.error('could not remove the folder or leave word of the end', err);
+    }
+    this.#onChange();
+  }
+
+  /** Tombstone first, folder second: a kill between the two leaves a folder that the driver sweeps, never a lost end. */
+  #bury(ended: EndedSandbox): void {
+    const { tombstone, dir } = this.#config;
+    mkdirSync(dirname(tombstone), { recursive: true, mode: 0o700 });
+    writeFileSync(`${tombstone}.tmp`, JSON.stringify(ended), { mode: 0o600 });
+    renameSync(`${tombstone}.tmp`, tombstone);
+    rmSync(dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
+  }
+
+  #move(to: SandboxState): void {
+    if (!mayMove(this.#state, to)) throw new Error(`a sandbox may not move from ${this.#state} to ${to}`);
+    this.#state = to;
+  }
+
+  #stage(name: string): void {
+    this.#stages[name] = Math.round(performance.now() - this.#startedAt);
+  }
+}
+
+/** A restart has its own time limit; the first start shares the sandbox's. */
+function startLimit(first: AbortSignal, state: SandboxState): AbortSignal {
+  return state === 'CREATING' ? first : AbortSignal.timeout(20_000);
+}

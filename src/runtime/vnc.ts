@@ -1,0 +1,59 @@
+import { rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { RuntimeConfig } from '../core/contracts.ts';
+import { childEnv, homeOf } from './desktop.ts';
+import { Child } from './processes.ts';
+
+/** Where TigerVNC listens: a socket in the browser user's own folder, so it needs no password of its own. */
+export function vncSocketOf(config: RuntimeConfig): string {
+  return join(homeOf(config), 'v');
+}
+
+/** Starts TigerVNC on the display; resolves once it has sent its RFB banner. */
+export async function startVnc(config: RuntimeConfig, display: number, signal: AbortSignal): Promise<Child> {
+  const socket = vncSocketOf(config);
+  rmSync(socket, { force: true });
+  const child = new Child({
+    name: 'TigerVNC',
+    command: 'X0tigervnc',
+    args: [
+      ...['-display', `:${display}`, '-rfbport', '-1', '-rfbunixpath', socket, '-rfbunixmode', '0600'],
+      // Who may look is decided at the gateway; the socket is reachable by nobody else.
+      ...['-SecurityTypes', 'None', '-AlwaysShared', '-AcceptSetDesktopSize=0'],
+      // Each connection that stops before the handshake ends, such as our own probe, counts as a failed login;
+      // after five of them TigerVNC would turn everybody away.
+      '-UseBlacklist=0',
+      ...['-desktop', config.spec.id],
+    ],
+    env: childEnv(config, display),
+    cwd: config.dir,
+    user: config.user,
+  });
+  await awaitBanner(child, socket, signal);
+  return child;
+}
+
+async function awaitBanner(child: Child, socket: string, signal: AbortSignal): Promise<void> {
+  while (!(await hasBanner(socket))) {
+    if (!child.running) throw new Error(`TigerVNC ended at its start: ${child.tail}`);
+    if (signal.aborted) throw new Error(`TigerVNC did not get ready in time: ${child.tail}`);
+    await sleep(10);
+  }
+}
+
+/** Whether an RFB server greets on the socket ("RFB 003.008\n", RFC 6143 section 7.1.1). Bounded by half a second. */
+export function hasBanner(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect({ path: socket });
+    const done = (answer: boolean): void => {
+      probe.destroy();
+      resolve(answer);
+    };
+    probe.setTimeout(500, () => done(false));
+    probe.once('error', () => done(false));
+    probe.once('data', (chunk) => done(chunk.toString('latin1').startsWith('RFB ')));
+    probe.once('close', () => done(false));
+  });
+}
