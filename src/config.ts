@@ -1,0 +1,316 @@
+/**
+ * The settings of the service. Each row of the table says name, default, meaning and danger, and parses its own text;
+ * the README's table is printed from the same rows. Nothing here reads the environment: `cmd/` passes it in.
+ */
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import type { ApiKey } from './core/access.ts';
+
+/** A setting that stops the start: one sentence that names it and says what is wrong. Never holds a key. */
+export class ConfigError extends Error {
+  constructor(sentence: string) {
+    super(sentence);
+    this.name = 'ConfigError';
+  }
+}
+
+/** Words that pino knows, and silence. */
+export type LogLevel = (typeof LOG_LEVELS)[number];
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+
+/** The settings, parsed, checked and frozen. */
+export interface Config {
+  /** Address to listen on; loopback unless there are keys. */
+  readonly host: string;
+  /** TCP port; 0 takes any free one. */
+  readonly port: number;
+  /** Absolute path. */
+  readonly dataDir: string;
+  /** Absolute path, at most 38 bytes. */
+  readonly runDir: string;
+  readonly driver: 'local';
+  readonly apiKeys: readonly ApiKey[];
+  /** Without a trailing slash; undefined: the address each request came to. */
+  readonly publicUrl: string | undefined;
+  readonly maxSandboxes: number;
+  /** Absolute path of the browser; undefined: looked for on PATH. */
+  readonly chromium: string | undefined;
+  readonly logLevel: LogLevel;
+  readonly startTimeoutSeconds: number;
+  /** What happens to running sandboxes when the service is asked to end. */
+  readonly onExit: 'stop' | 'keep';
+}
+
+/** One row of the table. `parse` throws the rest of the sentence that begins with the setting's name. */
+export interface Setting<T = unknown> {
+  readonly name: string;
+  /** The text that stands for an unset or empty variable. */
+  readonly default: string;
+  /** How the default reads in the table where `default` itself says too little. */
+  readonly defaultShown?: string;
+  readonly meaning: string;
+  readonly danger: string;
+  readonly parse: (text: string) => T;
+}
+
+/** Sockets are `<runDir>/<id of up to 64>/s`, and Linux takes 107 bytes for a socket's path: 38 + 1 + 64 + 2 = 105. */
+const MAX_RUN_DIR_BYTES = 38;
+
+const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
+  host: {
+    name: 'BERTH_HOST',
+    default: '127.0.0.1',
+    meaning: 'Address to listen on.',
+    danger: 'Other than loopback opens the service to the network; refused without `BERTH_API_KEYS`.',
+    parse: parseHost,
+  },
+  port: {
+    name: 'BERTH_PORT',
+    default: '3000',
+    meaning: 'TCP port; 0 takes any free one.',
+    danger: 'A Kubernetes service named `berth` injects a variable of this name; set `enableServiceLinks: false`.',
+    parse: (text) => parseInteger(text, 0, 65_535),
+  },
+  dataDir: {
+    name: 'BERTH_DATA_DIR',
+    default: './data',
+    meaning: 'Folder of recordings and of the memory of ended sandboxes.',
+    danger: 'Holds what was on screen; keep it private and watch its size.',
+    parse: (text) => path.resolve(text),
+  },
+  runDir: {
+    name: 'BERTH_RUN_DIR',
+    default: '',
+    defaultShown: '`berth-<uid>-<hash of the data folder>` in the temporary folder',
+    meaning: `Folder of sockets and profiles of running sandboxes; at most ${MAX_RUN_DIR_BYTES} bytes long.`,
+    danger: 'Whoever may write here owns the running sandboxes; two services must not share it.',
+    parse: parseRunDir,
+  },
+  driver: {
+    name: 'BERTH_DRIVER',
+    default: 'local',
+    meaning: 'What starts sandboxes: `local`, processes on this machine.',
+    danger: '`local` shares kernel, network and user with the browsers: for trusted pages and development.',
+    parse: parseDriver,
+  },
+  apiKeys: {
+    name: 'BERTH_API_KEYS',
+    default: '',
+    defaultShown: 'none',
+    meaning:
+      'Comma-separated `tenant:key[:role]`; role `admin`, `user` (default) or `viewer`; keys of 16 characters or more.',
+    danger: 'Without keys everybody who reaches the port may do everything.',
+    parse: parseApiKeys,
+  },
+  publicUrl: {
+    name: 'BERTH_PUBLIC_URL',
+    default: '',
+    defaultShown: 'the address of the request',
+    meaning: 'The http or https address that clients use, put into the URLs of answers.',
+    danger: 'A wrong one hands out URLs, with credentials in them, that lead elsewhere.',
+    parse: parsePublicUrl,
+  },
+  maxSandboxes: {
+    name: 'BERTH_MAX_SANDBOXES',
+    default: '20',
+    meaning: 'Sandboxes at the same time, 1 to 1000; one more is refused with 429.',
+    danger: 'Each takes up to about a gigabyte of memory under load.',
+    parse: (text) => parseInteger(text, 1, 1000),
+  },
+  chromium: {
+    name: 'BERTH_CHROMIUM',
+    default: '',
+    defaultShown: 'found on `PATH`',
+    meaning: 'Path of the browser.',
+    danger: 'Started as it is, with the rights of the service.',
+    parse: parseChromium,
+  },
+  logLevel: {
+    name: 'BERTH_LOG_LEVEL',
+    default: 'info',
+    meaning: `One of ${LOG_LEVELS.map((level) => `\`${level}\``).join(', ')}.`,
+    danger: '`silent` hides failures; `trace` and `debug` are slow.',
+    parse: (text) => parseWord(text, LOG_LEVELS),
+  },
+  startTimeoutSeconds: {
+    name: 'BERTH_START_TIMEOUT_SECONDS',
+    default: '60',
+    meaning: 'Seconds that a sandbox may take to become READY, 1 to 600.',
+    danger: 'Too short fails sandboxes on a busy machine.',
+    parse: (text) => parseInteger(text, 1, 600),
+  },
+  onExit: {
+    name: 'BERTH_ON_EXIT',
+    default: 'stop',
+    meaning: 'On SIGTERM or Ctrl-C: `stop` ends all sandboxes; `keep` leaves them to their own clocks, and the next start takes them over.',
+    danger: '`keep` leaves browsers running with nobody to reach them until then.',
+    parse: (text) => parseWord(text, ['stop', 'keep']),
+  },
+};
+
+/** Every setting, in the order of the README's table. */
+export const SETTINGS: readonly Setting[] = Object.values(settings);
+
+/** Variables with our prefix that belong to programs which talk to a service; a server may have them around. */
+const CLIENT_VARIABLES = ['BERTH_URL', 'BERTH_API_KEY', 'BERTH_CDP_URL'];
+
+/** Parses the settings out of `env`; an empty variable counts as unset. Throws {@link ConfigError}. */
+export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  refuseUnknown(Object.keys(env));
+  const read = <K extends keyof Config>(key: K, fallback = settings[key].default): Config[K] => {
+    const { name, parse } = settings[key];
+    try {
+      return parse(env[name] || fallback);
+    } catch (err) {
+      throw new ConfigError(`${name} ${(err as Error).message}.`);
+    }
+  };
+  const dataDir = read('dataDir');
+  const config: Config = {
+    host: read('host'),
+    port: read('port'),
+    dataDir,
+    runDir: read('runDir', defaultRunDir(dataDir)),
+    driver: read('driver'),
+    apiKeys: read('apiKeys'),
+    publicUrl: read('publicUrl'),
+    maxSandboxes: read('maxSandboxes'),
+    chromium: read('chromium'),
+    logLevel: read('logLevel'),
+    startTimeoutSeconds: read('startTimeoutSeconds'),
+    onExit: read('onExit'),
+  };
+  if (config.apiKeys.length === 0 && !isLoopback(config.host)) {
+    throw new ConfigError(
+      `BERTH_HOST is ${config.host}, which others can reach, but BERTH_API_KEYS is empty, so anybody could use your browsers; set keys or listen on 127.0.0.1.`,
+    );
+  }
+  return Object.freeze(config);
+}
+
+/** The README's table of settings, in Markdown. */
+export function settingsTable(): string {
+  const rows = SETTINGS.map(({ name, default: text, defaultShown, meaning, danger }) => {
+    return `| \`${name}\` | ${defaultShown ?? `\`${text}\``} | ${meaning} | ${danger} |`;
+  });
+  return ['| Setting | Default | Meaning | Danger |', '|---|---|---|---|', ...rows].join('\n');
+}
+
+/** One folder per user and data folder, so that services side by side do not meet, and a restart finds its own again. */
+function defaultRunDir(dataDir: string): string {
+  const hash = createHash('sha256').update(dataDir).digest('hex').slice(0, 8);
+  return path.join(os.tmpdir(), `berth-${process.getuid?.() ?? 0}-${hash}`);
+}
+
+function refuseUnknown(names: readonly string[]): void {
+  const known = [...SETTINGS.map((setting) => setting.name), ...CLIENT_VARIABLES];
+  for (const name of names) {
+    if (!name.startsWith('BERTH_') || known.includes(name)) continue;
+    const byDistance = known.map((candidate) => ({ candidate, distance: editDistance(name, candidate) }));
+    const [nearest] = byDistance.sort((a, b) => a.distance - b.distance);
+    throw new ConfigError(`${name} is not a setting; the nearest is ${nearest?.candidate}.`);
+  }
+}
+
+/** Levenshtein's, a row at a time. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const substitution = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(substitution, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (net.isIPv4(host) && host.startsWith('127.'));
+}
+
+function parseHost(text: string): string {
+  if (net.isIP(text) !== 0 || /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(text)) return text;
+  throw new Error('must be an IP address or a host name, without scheme and port');
+}
+
+function parseInteger(text: string, min: number, max: number): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= min && value <= max) return value;
+  throw new Error(`must be a whole number from ${min} to ${max}, not ${JSON.stringify(text)}`);
+}
+
+function parseWord<T extends string>(text: string, words: readonly T[]): T {
+  const word = words.find((candidate) => candidate === text);
+  if (word !== undefined) return word;
+  throw new Error(`must be one of ${words.join(', ')}, not ${JSON.stringify(text)}`);
+}
+
+function parseRunDir(text: string): string {
+  const folder = path.resolve(text);
+  const bytes = Buffer.byteLength(folder);
+  if (bytes <= MAX_RUN_DIR_BYTES) return folder;
+  throw new Error(
+    `must be at most ${MAX_RUN_DIR_BYTES} bytes long for the sockets in it to have valid names, but ${folder} has ${bytes}`,
+  );
+}
+
+function parseDriver(text: string): 'local' {
+  if (text === 'docker' || text === 'kubernetes') {
+    throw new Error(`is ${text}, but this version has no such driver, only local`);
+  }
+  return parseWord(text, ['local']);
+}
+
+/** Entries are told by their number: any part of one might be the key, typed into the wrong place. */
+function parseApiKeys(text: string): readonly ApiKey[] {
+  if (text.trim() === '') return Object.freeze([]);
+  const seen = new Set<string>();
+  const keys = text.split(',').map((entry, index): ApiKey => {
+    const [tenant = '', key = '', role = 'user', ...more] = entry.trim().split(':');
+    const where = `has in entry ${index + 1}`;
+    if (!entry.includes(':') || more.length > 0)
+      throw new Error(`${where} something other than tenant:key or tenant:key:role`);
+    if (!/^[A-Za-z0-9_.-]{1,64}$/.test(tenant)) {
+      throw new Error(`${where} a tenant that is not 1 to 64 letters, digits, dots, dashes or underscores`);
+    }
+    if (!/^[\x21-\x7e]{16,}$/.test(key))
+      throw new Error(`${where} a key shorter than 16 characters, or with spaces or accents`);
+    if (role !== 'admin' && role !== 'user' && role !== 'viewer') {
+      throw new Error(`${where} a role other than admin, user and viewer`);
+    }
+    if (seen.has(key)) throw new Error(`${where} the same key as an entry before it`);
+    seen.add(key);
+    return Object.freeze({ tenant, key, role });
+  });
+  return Object.freeze(keys);
+}
+
+/** The text is not repeated in the failure: it may hold a password. */
+function parsePublicUrl(text: string): string | undefined {
+  if (text === '') return undefined;
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
+    throw new Error('must be an http or https address, such as https://berth.example.com');
+  }
+  if (url.username || url.password || /[?#]/.test(text))
+    throw new Error('must have no user, password, query or fragment');
+  return url.href.replace(/\/+$/, '');
+}
+
+/** Looked at right here because with the local driver the browser is on this machine. */
+function parseChromium(text: string): string | undefined {
+  if (text === '') return undefined;
+  const file = path.resolve(text);
+  try {
+    fs.accessSync(file, fs.constants.X_OK);
+    if (fs.statSync(file).isFile()) return file;
+  } catch {
+    // Told below.
+  }
+  throw new Error(`must be the path of a program, and ${file} is none`);
+}

@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConfigError, loadConfig, SETTINGS, settingsTable } from '../../src/config.ts';
+
+const KEY = 'k3y-that-must-not-be-shown';
+
+/** The sentence that stops the start. */
+function refusal(env: Record<string, string>): string {
+  try {
+    loadConfig(env);
+  } catch (err) {
+    assert.ok(err instanceof ConfigError, String(err));
+    return err.message;
+  }
+  assert.fail(`${JSON.stringify(env)} was accepted`);
+}
+
+test('an empty environment gives the defaults, frozen', () => {
+  const config = loadConfig({ PATH: '/usr/bin', BERTH_PUBLIC_URL: '', BERTH_API_KEYS: '' });
+  const { runDir, ...rest } = config;
+  assert.deepEqual(rest, {
+    host: '127.0.0.1',
+    port: 3000,
+    dataDir: `${process.cwd()}/data`,
+    driver: 'local',
+    apiKeys: [],
+    publicUrl: undefined,
+    maxSandboxes: 20,
+    chromium: undefined,
+    logLevel: 'info',
+    startTimeoutSeconds: 60,
+  });
+  assert.match(runDir, /\/berth-\d+-[0-9a-f]{8}$/);
+  assert.ok(Object.isFrozen(config));
+  assert.ok(Object.isFrozen(config.apiKeys));
+});
+
+test('the run folder follows the data folder', () => {
+  const at = (BERTH_DATA_DIR: string) => loadConfig({ BERTH_DATA_DIR }).runDir;
+  assert.equal(at('./data'), at(`${process.cwd()}/data/`));
+  assert.notEqual(at('/srv/a'), at('/srv/b'));
+});
+
+test('good values arrive parsed', () => {
+  const config = loadConfig({
+    BERTH_HOST: '0.0.0.0',
+    BERTH_PORT: '0',
+    BERTH_DATA_DIR: '/srv/berth',
+    BERTH_RUN_DIR: '/run/berth',
+    BERTH_API_KEYS: `acme:${KEY}, ops:${KEY}-2:admin,tv:${KEY}-3:viewer`,
+    BERTH_PUBLIC_URL: 'https://berth.example.com/browsers/',
+    BERTH_MAX_SANDBOXES: '1000',
+    BERTH_CHROMIUM: process.execPath,
+    BERTH_LOG_LEVEL: 'silent',
+    BERTH_START_TIMEOUT_SECONDS: '600',
+    BERTH_URL: 'http://other:3000',
+    BERTH_API_KEY: KEY,
+  });
+  assert.deepEqual(config, {
+    host: '0.0.0.0',
+    port: 0,
+    dataDir: '/srv/berth',
+    runDir: '/run/berth',
+    driver: 'local',
+    apiKeys: [
+      { tenant: 'acme', key: KEY, role: 'user' },
+      { tenant: 'ops', key: `${KEY}-2`, role: 'admin' },
+      { tenant: 'tv', key: `${KEY}-3`, role: 'viewer' },
+    ],
+    publicUrl: 'https://berth.example.com/browsers',
+    maxSandboxes: 1000,
+    chromium: process.execPath,
+    logLevel: 'silent',
+    startTimeoutSeconds: 600,
+  });
+});
+
+test('a bad value stops the start with one sentence that names the setting', () => {
+  const bad: Record<string, string[]> = {
+    BERTH_HOST: ['http://127.0.0.1', '127.0.0.1:3000', 'a b', '-x'],
+    BERTH_PORT: ['65536', '-1', '3000.5', '0x50', ' 3000', 'tcp://10.0.0.1:3000'],
+    BERTH_RUN_DIR: [`/${'x'.repeat(38)}`, `/${'é'.repeat(19)}`],
+    BERTH_DRIVER: ['docker', 'kubernetes', 'Local'],
+    BERTH_API_KEYS: ['x', `acme:${KEY}:root`, 'acme:short', `:${KEY}`, `a b:${KEY}`, `a:${KEY},`, `a:${KEY}:user:x`],
+    BERTH_PUBLIC_URL: ['berth.example.com', 'ftp://a', 'http://u:p@a', 'http://a?', 'http://a/#', 'http://'],
+    BERTH_MAX_SANDBOXES: ['0', '1001', 'many'],
+    BERTH_CHROMIUM: ['/nowhere/chromium', '/tmp'],
+    BERTH_LOG_LEVEL: ['verbose', 'INFO'],
+    BERTH_START_TIMEOUT_SECONDS: ['0', '601', '1e2'],
+  };
+  for (const [name, values] of Object.entries(bad)) {
+    for (const value of values) {
+      const sentence = refusal({ [name]: value });
+      assert.ok(sentence.startsWith(`${name} `), sentence);
+      assert.match(sentence, /^[^\n]+[^.]\.$/);
+    }
+  }
+});
+
+test('the longest run folder still gives a socket a valid name', () => {
+  const runDir = `/${'x'.repeat(37)}`;
+  assert.equal(loadConfig({ BERTH_RUN_DIR: runDir }).runDir, runDir);
+  assert.ok(Buffer.byteLength(`${runDir}/${'i'.repeat(64)}/s`) < 107);
+});
+
+test('no failure repeats a key, wherever it was typed', () => {
+  const secrets = ['s3cr3t', KEY];
+  const wrong = [
+    `${KEY}`,
+    `${KEY}:acme`,
+    `acme:s3cr3t`,
+    `acme ${KEY}`,
+    `acme:${KEY}:${KEY}`,
+    `a:${KEY},b:${KEY}`,
+    `a:b:${KEY}`,
+  ];
+  const sentences = [
+    ...wrong.map((BERTH_API_KEYS) => refusal({ BERTH_API_KEYS })),
+    refusal({ BERTH_PUBLIC_URL: `https://u:${KEY}@berth.example.com` }),
+    refusal({ BERTH_API_KEYS: `a:${KEY}`, BERTH_APIKEYS: KEY }),
+  ];
+  for (const sentence of sentences) assert.ok(!secrets.some((secret) => sentence.includes(secret)), sentence);
+});
+
+test('an unknown setting is refused with the nearest known name', () => {
+  assert.equal(refusal({ BERTH_DATADIR: 'x' }), 'BERTH_DATADIR is not a setting; the nearest is BERTH_DATA_DIR.');
+  assert.match(refusal({ BERTH_PROT: '1' }), /BERTH_PORT\.$/);
+  assert.match(refusal({ BERTH_API_KEYZ: '' }), /nearest is BERTH_API_KEY/);
+});
+
+test('a host that others can reach needs keys', () => {
+  for (const BERTH_HOST of ['0.0.0.0', '::', '192.168.1.5', 'berth.example.com', '127.evil.example']) {
+    assert.match(refusal({ BERTH_HOST }), /^BERTH_HOST .*BERTH_API_KEYS/);
+    assert.equal(loadConfig({ BERTH_HOST, BERTH_API_KEYS: `a:${KEY}` }).host, BERTH_HOST);
+  }
+  for (const BERTH_HOST of ['127.0.0.1', '127.8.8.8', '::1', 'localhost']) {
+    assert.equal(loadConfig({ BERTH_HOST }).host, BERTH_HOST);
+  }
+});
+
+test('every setting has its row in the table', () => {
+  const rows = settingsTable().split('\n').slice(2);
+  assert.equal(rows.length, SETTINGS.length);
+  for (const [index, row] of rows.entries()) {
+    const cells = row.split('|').map((cell) => cell.trim());
+    assert.equal(cells.length, 6, row);
+    assert.equal(cells[1], `\`${SETTINGS[index]?.name}\``);
+    for (const cell of cells.slice(1, 5)) assert.notEqual(cell, '', row);
+  }
+});
