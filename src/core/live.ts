@@ -226,6 +226,7 @@ export class LiveSandbox {
   #onStatus(status: SandboxStatus): void {
     if (this.#finishing) return;
     this.#status = status;
+    if (status.endingReason !== undefined) this.#dismiss(status.endingReason);
     if (status.endedReason !== undefined && hasEnded(status.state)) {
       void this.#finish(status.endedReason, status.endedAt ?? Date.now());
     } else if (this.#state !== status.state) this.#state = status.state;
@@ -261,8 +262,7 @@ export class LiveSandbox {
     const { readyAt } = this.#status ?? {};
     const state = failed ? 'FAILED' : 'TERMINATED';
     const ended: EndedSandbox = { spec: this.spec, state, ...(readyAt === undefined ? {} : { readyAt }), endedAt, endedReason: reason };
-    // 1001: going away as planned. 1011: an unexpected condition (RFC 6455 section 7.4.1).
-    for (const attached of this.#attached) attached.end({ code: failed ? 1011 : 1001, reason: `sandbox ended: ${reason}` });
+    this.#dismiss(reason);
     try {
       await this.#options.driver.stop(this.spec.id);
     } catch (err) {
@@ -274,9 +274,16 @@ export class LiveSandbox {
     this.#changed();
   }
 
+  /** Tells everybody who is attached why it ends. */
+  #dismiss(reason: EndedReason): void {
+    // 1001: going away as planned. 1011: an unexpected condition (RFC 6455 section 7.4.1).
+    const code = reason.startsWith('failed: ') ? 1011 : 1001;
+    for (const attached of this.#attached) attached.end({ code, reason: `sandbox ended: ${reason}` });
+  }
+
   #assertAlive(): void {
-    if (!this.#finishing && !hasEnded(this.#state)) return;
-    const reason = this.#ended?.endedReason ?? this.#status?.endedReason ?? 'it is ending';
+    if (!this.#finishing && !hasEnded(this.#state) && this.#status?.endingReason === undefined) return;
+    const reason = this.#ended?.endedReason ?? this.#status?.endingReason ?? 'it is ending';
     throw new AppError('SANDBOX_ENDED', `Sandbox ${this.spec.id} has ended: ${reason}.`);
   }
 

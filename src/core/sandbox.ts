@@ -53,6 +53,8 @@ export interface SandboxStatus {
   readonly readyAt?: number;
   readonly endedAt?: number;
   readonly endedReason?: EndedReason;
+  /** Set as soon as the end has begun, so that clients hear the reason before their browser goes. */
+  readonly endingReason?: EndedReason;
   /** When the idle timeout strikes if nothing happens; null while a viewer is attached or before READY. */
   readonly idleDeadline: number | null;
   readonly expiresAt: number;

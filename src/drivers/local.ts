@@ -2,7 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { createHash, createHmac, randomInt } from 'node:crypto';
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
@@ -156,6 +156,11 @@ export class LocalDriver implements Driver {
       throw new AppError('START_FAILED', `${runDir} belongs to somebody else: set BERTH_RUN_DIR to a folder of your own.`);
     }
     if ((stat.mode & 0o777) !== 0o711) await chmod(runDir, 0o711);
+    // As root each sandbox is a user of its own, which has to get to its folder.
+    for (let above = dirname(runDir); process.getuid?.() === 0 && above !== '/'; above = dirname(above)) {
+      if (((await lstat(above)).mode & 0o001) !== 0) continue;
+      throw new AppError('START_FAILED', `The users of the sandboxes cannot enter ${above}: set BERTH_RUN_DIR to a folder elsewhere, or chmod o+x it.`);
+    }
     // Xvfb run by an ordinary user would make it too, but as its own, and then complain to everybody else.
     await mkdir('/tmp/.X11-unix', { mode: 0o1777 }).then(
       () => chmod('/tmp/.X11-unix', 0o1777),

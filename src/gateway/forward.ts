@@ -42,17 +42,23 @@ export class Forwarder {
   forward(res: HttpResponse, req: HttpRequest, requestId: string): void {
     const method = req.getCaseSensitiveMethod();
     const query = req.getQuery();
-    const upstream = request({
-      socketPath: this.#socketPath,
-      agent: this.#agent,
-      method,
-      path: query ? `${req.getUrl()}?${query}` : req.getUrl(),
-      headers: {
-        ...copyHeaders(req),
-        'x-request-id': requestId,
-        'x-real-ip': Buffer.from(res.getRemoteAddressAsText()).toString(),
-      },
-    });
+    let upstream: ClientRequest;
+    try {
+      upstream = request({
+        socketPath: this.#socketPath,
+        agent: this.#agent,
+        method,
+        path: query ? `${req.getUrl()}?${query}` : req.getUrl(),
+        headers: {
+          ...copyHeaders(req),
+          'x-request-id': requestId,
+          'x-real-ip': Buffer.from(res.getRemoteAddressAsText()).toString(),
+        },
+      });
+    } catch (err) {
+      // uWebSockets.js lets through what Node throws at (raw UTF-8, odd methods), and a throw in its callback ends the service.
+      return refuse(res, new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err), requestId);
+    }
     const exchange = new Exchange(res, upstream, requestId, method === 'HEAD');
     upstream.on('response', (answer) => exchange.onAnswer(answer));
     upstream.on('error', (err) => exchange.onFault(err));

@@ -132,7 +132,8 @@ export class Gateway {
     const copy: UpgradeRequest = { requestId: requestIdOf(req), path: req.getUrl(), query: new URLSearchParams(req.getQuery() ?? ''), headers };
     const key = req.getHeader('sec-websocket-key');
     // noVNC before 1.0 and websockify offer `binary`; a server that takes none of the offers is refused by browsers.
-    const protocol = req.getHeader('sec-websocket-protocol').split(',').map((p) => p.trim()).includes('binary') ? 'binary' : '';
+    const offers = req.getHeader('sec-websocket-protocol').split(',').map((p) => p.trim());
+    const protocol = offers.includes('binary') ? 'binary' : (offers[0] ?? '');
     this.#connect(copy, gone.signal).then(
       (bridge) => {
         if (gone.signal.aborted) return bridge.abandon();

@@ -1,8 +1,8 @@
 import { request } from 'node:http';
 import type { Socket } from 'node:net';
-import { createInterface } from 'node:readline';
 import type { OpenRuntimeLink, RuntimeAddress, RuntimeLink, RuntimeLinkEvents } from '../core/contracts.ts';
 import { type EndedReason, hasEnded, type SandboxStatus } from '../core/sandbox.ts';
+import { onJsonLines } from './lines.ts';
 import type { ControlEvent, ControlMessage } from './server.ts';
 
 /** A runtime that takes longer than this to end is ended by its driver. */
@@ -69,8 +69,7 @@ class ControlLink implements RuntimeLink {
   constructor(socket: Socket, events: RuntimeLinkEvents) {
     this.#socket = socket;
     socket.on('error', () => socket.destroy());
-    createInterface({ input: socket }).on('line', (line) => {
-      const event = JSON.parse(line) as ControlEvent;
+    onJsonLines<ControlEvent>(socket, (event) => {
       if (event.type === 'recorded') this.#settleRecord(event.id, event.error);
       else {
         this.#status = event.status;

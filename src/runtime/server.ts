@@ -1,9 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { createInterface } from 'node:readline';
 import type { Duplex } from 'node:stream';
 import type { RuntimeConfig } from '../core/contracts.ts';
 import type { EndedReason } from '../core/sandbox.ts';
+import { onJsonLines } from './lines.ts';
 import type { Supervisor } from './supervisor.ts';
 
 /** What a gateway says on the control connection, one JSON object a line. */
@@ -82,8 +82,7 @@ export class RuntimeServer {
     socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: berth-control\r\n\r\n');
     this.#controls.add(socket);
     socket.write(encode({ type: 'status', status: this.#supervisor.status }));
-    const lines = createInterface({ input: socket });
-    lines.on('line', (line) => this.#onMessage(socket, JSON.parse(line) as ControlMessage));
+    onJsonLines<ControlMessage>(socket, (message) => this.#onMessage(socket, message));
     socket.once('close', () => {
       this.#controls.delete(socket);
       this.#supervisor.activity.forget(socket);

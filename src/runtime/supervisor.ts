@@ -28,6 +28,7 @@ export class Supervisor {
   #readyAt: number | undefined;
   #ended: EndedSandbox | undefined;
   #ending: Promise<void> | undefined;
+  #endingReason: EndedReason | undefined;
   #devtools: DevTools | undefined;
   #vncUp = false;
   #xvfb: Child | undefined;
@@ -54,6 +55,7 @@ export class Supervisor {
     return {
       state: this.#state,
       ...(this.#readyAt === undefined ? {} : { readyAt: this.#readyAt }),
+      ...(this.#endingReason ? { endingReason: this.#endingReason } : {}),
       ...(this.#ended ? { endedAt: this.#ended.endedAt, endedReason: this.#ended.endedReason } : {}),
       idleDeadline: idle === null ? null : Math.round(now + idle),
       expiresAt: Math.round(now + this.activity.expiresInMs()),
@@ -155,6 +157,8 @@ export class Supervisor {
   async #end(reason: EndedReason): Promise<void> {
     clearTimeout(this.#timer);
     this.#startAbort.abort();
+    this.#endingReason = reason;
+    this.#onChange();
     // Whatever fails here must not keep the rest from ending; the log has it.
     await this.#recorder?.stop().catch((err: unknown) => console.error('recorder', err));
     await Promise.all([

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -36,6 +36,8 @@ export interface ServiceOptions {
 /** Starts a service and waits, at most 30 s, until it serves. */
 export async function startService(options: ServiceOptions = {}): Promise<Service> {
   const base = options.on ? undefined : mkdtempSync(join(tmpdir(), 'bt-'));
+  // The users of the sandboxes have to get through to their own folders.
+  if (base) chmodSync(base, 0o711);
   const dataDir = options.on?.dataDir ?? join(base as string, 'd');
   const runDir = options.on?.runDir ?? join(base as string, 'r');
   const child = spawn(process.execPath, [SERVER], {

@@ -1,0 +1,565 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { chromium, type Browser as PlaywrightBrowser } from 'playwright-core';
+import puppeteer, { type Browser as PuppeteerBrowser } from 'puppeteer-core';
+import WebSocket, { type ClientOptions } from 'ws';
+import type { Sandbox } from '../../src/client/client.ts';
+import { processesOf, type Service, startService, waitFor } from './service.ts';
+
+/** Far above what any case takes, so that a hang fails the case and not the whole run. */
+const LIMIT = { timeout: 60_000 };
+const MIB = 1024 * 1024;
+
+let service: Service;
+let site: Site;
+/** The sandbox of all cases that leave it as it was. */
+let box: Sandbox;
+
+before(async () => {
+  service = await startService();
+  site = await startSite();
+  box = await service.client.create();
+}, LIMIT);
+
+after(async () => {
+  site?.server.close();
+  site?.server.closeAllConnections();
+  try {
+    await service.stop();
+  } finally {
+    await service.clean();
+  }
+}, LIMIT);
+
+describe('Unmodified clients', () => {
+  it('Puppeteer connects by browserWSEndpoint, opens a page and reads it.', LIMIT, async () => {
+    await withPuppeteer(cdp(box), async (browser) => {
+      const page = await browser.newPage();
+      await page.goto(`${site.url}/first`);
+      assert.equal(await page.$eval('h1', (h) => h.textContent), '/first');
+      await page.close();
+    });
+  });
+
+  for (const suffix of ['', '/', '?tenantId=123', '/?tenantId=123', '?tenantId=123&anything=else%20at+all']) {
+    it(`Puppeteer connects to ws/automation${suffix}.`, LIMIT, async () => {
+      await withPuppeteer(`${cdp(box)}${suffix}`, async (browser) =>
+        assert.match(await browser.version(), /^Chrome\//),
+      );
+    });
+
+    it(`Playwright connects to ws/automation${suffix}.`, LIMIT, async () => {
+      await withPlaywright(`${cdp(box)}${suffix}`, assertPlaywrightWorks);
+    });
+  }
+
+  for (const suffix of ['', '/', '?tenantId=123', '/?tenantId=123']) {
+    it(`Playwright connects to the sandbox's http address with "${suffix}" behind it.`, LIMIT, async () => {
+      await withPlaywright(`${service.url}/sandboxes/${box.sandboxId}${suffix}`, assertPlaywrightWorks);
+    });
+  }
+
+  it('A plain WebSocket gets an answer to a raw Browser.getVersion.', LIMIT, async () => {
+    const socket = await openSocket(cdp(box));
+    socket.send('{"id":1,"method":"Browser.getVersion"}');
+    const answer = await nextMessage(socket);
+    assert.equal(answer.binary, false);
+    const { id, result } = JSON.parse(answer.data.toString());
+    assert.equal(id, 1);
+    assert.match(result.product, /^Chrome\/\d+/);
+    socket.close();
+  });
+});
+
+describe('DevTools discovery', () => {
+  for (const suffix of ['', '/', '?tenantId=123', '/?tenantId=123']) {
+    it(`json/version${suffix} names the public WebSocket address, which works.`, LIMIT, async () => {
+      const answer = await fetch(`${service.url}/sandboxes/${box.sandboxId}/json/version${suffix}`);
+      assert.equal(answer.status, 200);
+      const version = (await answer.json()) as Record<string, string>;
+      assert.match(version.Browser ?? '', /^Chrome\//);
+      assert.equal(version['Protocol-Version'], '1.3');
+      assert.equal(version.webSocketDebuggerUrl, cdp(box));
+      await withRaw(version.webSocketDebuggerUrl, async (raw) => {
+        assert.equal((await raw.send('Browser.getVersion')).product, version.Browser);
+      });
+    });
+  }
+
+  it("A page's own address from json/list drives that page and no other.", LIMIT, async () => {
+    await withRaw(cdp(box), async (raw) => {
+      const { targetId } = await raw.send('Target.createTarget', { url: `${site.url}/by-its-own-address` });
+      const listed = await waitForTarget(targetId, (target) => target.title === '/by-its-own-address');
+      assert.equal(listed.webSocketDebuggerUrl, `${wsUrl()}/sandboxes/${box.sandboxId}/devtools/page/${targetId}`);
+      await withRaw(listed.webSocketDebuggerUrl, async (page) => {
+        assert.equal(await page.evaluate('location.pathname'), '/by-its-own-address');
+        // A page's endpoint is below the browser: it does not know the Target domain's browser-wide calls of others.
+        assert.equal(await page.evaluate('document.title = "changed"'), 'changed');
+      });
+      await waitForTarget(targetId, (target) => target.title === 'changed');
+      await raw.send('Target.closeTarget', { targetId });
+    });
+  });
+
+  it('A target that does not exist is refused with a readable 404 before the 101.', LIMIT, async () => {
+    const { status, body } = await refusal(`${wsUrl()}/sandboxes/${box.sandboxId}/devtools/page/0123456789ABCDEF`);
+    assert.equal(status, 404);
+    assert.match(body.message, /no such DevTools target/);
+  });
+});
+
+describe('The handshake', () => {
+  it('permessage-deflate is offered by the client and not taken.', LIMIT, async () => {
+    const socket = await openSocket(cdp(box), [], { perMessageDeflate: true });
+    assert.equal(socket.extensions, '');
+    socket.send('{"id":1,"method":"Browser.getVersion"}');
+    assert.match((await nextMessage(socket)).data.toString(), /Chrome/);
+    socket.close();
+  });
+
+  for (const protocols of [['binary'], ['cdp'], ['base64', 'binary']]) {
+    it(
+      `A client that offers the subprotocol ${protocols.join(' or ')} gets a connection that works.`,
+      LIMIT,
+      async () => {
+        // Like a browser, this client refuses an answer that takes none of its offers.
+        const socket = await openSocket(cdp(box), protocols);
+        assert.ok(protocols.includes(socket.protocol), `the answer took "${socket.protocol}"`);
+        socket.send('{"id":1,"method":"Browser.getVersion"}');
+        assert.match((await nextMessage(socket)).data.toString(), /Chrome/);
+        socket.close();
+      },
+    );
+  }
+
+  it('Without an offer no subprotocol is taken.', LIMIT, async () => {
+    const socket = await openSocket(cdp(box));
+    assert.equal(socket.protocol, '');
+    socket.close();
+  });
+});
+
+describe('Several clients on one sandbox', () => {
+  it('Three of Puppeteer, two of Playwright and two raw ones work at once, each on its own page.', LIMIT, async () => {
+    const everyoneIsIn = barrier(7);
+    const work = async (name: string, evaluate: (expression: string) => Promise<unknown>): Promise<void> => {
+      await everyoneIsIn();
+      for (let i = 0; i < 30; i += 1) {
+        assert.equal(await evaluate(`window.seen = (window.seen ?? '') + '${i};', location.pathname`), `/${name}`);
+      }
+      // Nobody else was on this page.
+      assert.equal(await evaluate('window.seen'), [...Array(30).keys()].map((i) => `${i};`).join(''));
+    };
+    const withPuppeteerPage = (name: string): Promise<void> =>
+      withPuppeteer(cdp(box), async (browser) => {
+        const page = await browser.newPage();
+        await page.goto(`${site.url}/${name}`);
+        await work(name, (expression) => page.evaluate(expression));
+        await page.close();
+      });
+    const withPlaywrightPage = (name: string): Promise<void> =>
+      withPlaywright(cdp(box), async (browser) => {
+        const page = await (browser.contexts()[0] ?? (await browser.newContext())).newPage();
+        await page.goto(`${site.url}/${name}`);
+        await work(name, (expression) => page.evaluate(expression));
+        await page.close();
+      });
+    const withRawPage = (name: string): Promise<void> =>
+      withRaw(cdp(box), async (raw) => {
+        const { targetId } = await raw.send('Target.createTarget', { url: `${site.url}/${name}` });
+        const { sessionId } = await raw.send('Target.attachToTarget', { targetId, flatten: true });
+        await waitFor(async () => (await raw.evaluate('document.title', sessionId)) === `/${name}`, `the page ${name}`);
+        await work(name, (expression) => raw.evaluate(expression, sessionId));
+        await raw.send('Target.closeTarget', { targetId });
+      });
+    const counted = waitFor(
+      async () => (await service.client.get(box.sandboxId)).clients === 7,
+      'seven clients to be counted',
+      40_000,
+    );
+    await Promise.all([
+      ...['puppeteer-1', 'puppeteer-2', 'puppeteer-3'].map(withPuppeteerPage),
+      ...['playwright-1', 'playwright-2'].map(withPlaywrightPage),
+      ...['raw-1', 'raw-2'].map(withRawPage),
+      counted,
+    ]);
+    await waitFor(
+      async () => (await service.client.get(box.sandboxId)).clients === 0,
+      'the clients to be gone from the count',
+    );
+  });
+
+  it(
+    'The browser context of a client that drops is gone, and the page in the default context stays.',
+    LIMIT,
+    async () => {
+      await withRaw(cdp(box), async (observer) => {
+        const dropping = await Raw.open(cdp(box));
+        const { browserContextId } = await dropping.send('Target.createBrowserContext', { disposeOnDetach: true });
+        const inContext = await dropping.send('Target.createTarget', {
+          url: `${site.url}/in-context`,
+          browserContextId,
+        });
+        const inDefault = await dropping.send('Target.createTarget', { url: `${site.url}/in-default` });
+        const both = await observer.pageIds();
+        assert.ok(
+          both.includes(inContext.targetId) && both.includes(inDefault.targetId),
+          'the observer sees both pages',
+        );
+
+        dropping.socket.terminate();
+        await waitFor(
+          async () => !(await observer.pageIds()).includes(inContext.targetId),
+          "the dropped client's page to be gone",
+        );
+        const { browserContextIds } = await observer.send('Target.getBrowserContexts');
+        assert.ok(!browserContextIds.includes(browserContextId), 'the context is gone too');
+        assert.ok((await observer.pageIds()).includes(inDefault.targetId), 'the page of the default context stays');
+        await observer.send('Target.closeTarget', { targetId: inDefault.targetId });
+      });
+    },
+  );
+
+  it('The context of a Playwright process that is killed -9 is gone.', LIMIT, async () => {
+    const program = `
+      const { chromium } = (await import(${JSON.stringify(import.meta.resolve('playwright-core'))})).default;
+      const browser = await chromium.connectOverCDP(${JSON.stringify(cdp(box))});
+      const page = await (await browser.newContext()).newPage();
+      await page.goto(${JSON.stringify(`${site.url}/of-the-killed`)});
+      console.log('opened');
+      setInterval(() => {}, 1000);`;
+    await withRaw(cdp(box), async (observer) => {
+      const before = (await observer.send('Target.getBrowserContexts')).browserContextIds;
+      const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      try {
+        await new Promise<void>((resolve, reject) => {
+          child.stdout.once('data', () => resolve());
+          child.once('exit', () => reject(new Error('the Playwright process ended early')));
+        });
+        const during = (await observer.send('Target.getBrowserContexts')).browserContextIds;
+        assert.equal(during.length, before.length + 1);
+      } finally {
+        child.kill('SIGKILL');
+      }
+      await waitFor(
+        async () => !(await observer.pageUrls()).includes(`${site.url}/of-the-killed`),
+        "the killed client's page to be gone",
+      );
+      assert.deepEqual((await observer.send('Target.getBrowserContexts')).browserContextIds, before);
+    });
+  });
+});
+
+describe('Large messages', () => {
+  it('A reply of 110 MiB arrives byte by byte as the page made it.', LIMIT, async () => {
+    await withPuppeteer(cdp(box), async (browser) => {
+      const page = await browser.newPage();
+      // crypto.subtle needs a secure context, which a page of 127.0.0.1 is.
+      await page.goto(`${site.url}/large`);
+      const text = await page.evaluate(async (size) => {
+        const bytes = new Uint8Array(size);
+        for (let i = 0; i < size; i += 65_536) crypto.getRandomValues(bytes.subarray(i, i + 65_536));
+        for (let i = 0; i < size; i += 1) bytes[i] = 48 + ((bytes[i] as number) & 31);
+        const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+        (globalThis as { digest?: string }).digest = [...digest].map((b) => b.toString(16).padStart(2, '0')).join('');
+        return new TextDecoder('ascii').decode(bytes);
+      }, 110 * MIB);
+      assert.equal(text.length, 110 * MIB);
+      const inPage = await page.evaluate(() => (globalThis as { digest?: string }).digest);
+      assert.equal(createHash('sha256').update(text, 'latin1').digest('hex'), inPage);
+      await page.close();
+    });
+  });
+
+  it('A call with a 20 MiB argument arrives byte by byte as the client sent it.', LIMIT, async () => {
+    await withPuppeteer(cdp(box), async (browser) => {
+      const page = await browser.newPage();
+      await page.goto(`${site.url}/large`);
+      const text = randomBytes(15 * MIB).toString('base64');
+      assert.equal(text.length, 20 * MIB);
+      const [length, digest] = await page.evaluate(async (received) => {
+        const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(received)));
+        return [received.length, [...hash].map((b) => b.toString(16).padStart(2, '0')).join('')] as const;
+      }, text);
+      assert.equal(length, 20 * MIB);
+      assert.equal(digest, createHash('sha256').update(text).digest('hex'));
+      await page.close();
+    });
+  });
+});
+
+describe('The end of a connection', () => {
+  it('Deleting the sandbox closes its clients with 1001 and a sentence that says so.', LIMIT, async () => {
+    const mine = await service.client.create();
+    const raw = await Raw.open(cdp(mine));
+    const browser = await puppeteer.connect({ browserWSEndpoint: cdp(mine) });
+    const disconnected = new Promise<void>((resolve) => browser.once('disconnected', () => resolve()));
+    const ended = await service.client.delete(mine.sandboxId);
+    assert.equal(ended.endedReason, 'deleted');
+    const { code, reason } = await raw.closed;
+    assert.deepEqual(
+      { code, says: /deleted/.test(reason) },
+      { code: 1001, says: true },
+      `closed with ${code} "${reason}"`,
+    );
+    await disconnected;
+    const { status, body } = await refusal(cdp(mine));
+    assert.equal(status, 410);
+    assert.match(body.message, /deleted/);
+  });
+
+  it(
+    'Killing Chromium closes its clients with 1011 within 5 s, and the next client gets a new browser.',
+    LIMIT,
+    async () => {
+      const mine = await service.client.create();
+      const raw = await Raw.open(cdp(mine));
+      const killedAt = performance.now();
+      process.kill(chromiumOf(mine.sandboxId), 'SIGKILL');
+      const { code, reason } = await raw.closed;
+      const took = performance.now() - killedAt;
+      assert.equal(code, 1011, `closed with ${code} "${reason}"`);
+      assert.notEqual(reason, '');
+      assert.ok(took < 5000, `closed after ${Math.round(took)} ms`);
+
+      // At once, while the browser is still being started again: the connection waits for it.
+      await withPuppeteer(cdp(mine), async (browser) => {
+        const page = await browser.newPage();
+        await page.goto(`${site.url}/after-the-kill`);
+        assert.equal(await page.title(), '/after-the-kill');
+      });
+      const { browserRestarts, status } = await service.client.get(mine.sandboxId);
+      assert.deepEqual({ browserRestarts, status }, { browserRestarts: 1, status: 'READY' });
+      await service.client.delete(mine.sandboxId);
+    },
+  );
+
+  it(
+    "A client's own close code and the other clients are not mixed up: one leaves, the other works on.",
+    LIMIT,
+    async () => {
+      const leaving = await Raw.open(cdp(box));
+      await withRaw(cdp(box), async (staying) => {
+        leaving.socket.close(1000, 'done');
+        assert.equal((await leaving.closed).code, 1000);
+        assert.match((await staying.send('Browser.getVersion')).product, /^Chrome\//);
+      });
+    },
+  );
+});
+
+interface Site {
+  readonly url: string;
+  readonly server: Server;
+}
+
+/** Pages whose title and heading are their path. */
+async function startSite(): Promise<Site> {
+  const server = createServer((req, res) => {
+    const path = new URL(req.url ?? '/', 'http://site').pathname;
+    res.setHeader('content-type', 'text/html; charset=utf-8');
+    res.end(`<!doctype html><title>${path}</title><h1>${path}</h1>`);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+function cdp(sandbox: Sandbox): string {
+  return sandbox.cdpUrl as string;
+}
+
+function wsUrl(): string {
+  return service.url.replace(/^http/, 'ws');
+}
+
+async function withPuppeteer(
+  browserWSEndpoint: string,
+  use: (browser: PuppeteerBrowser) => Promise<void>,
+): Promise<void> {
+  const browser = await puppeteer.connect({ browserWSEndpoint });
+  try {
+    await use(browser);
+  } finally {
+    await browser.disconnect();
+  }
+}
+
+async function withPlaywright(endpoint: string, use: (browser: PlaywrightBrowser) => Promise<void>): Promise<void> {
+  const browser = await chromium.connectOverCDP(endpoint, { timeout: 30_000 });
+  try {
+    await use(browser);
+  } finally {
+    await browser.close();
+  }
+}
+
+async function assertPlaywrightWorks(browser: PlaywrightBrowser): Promise<void> {
+  const context = browser.contexts()[0];
+  assert.ok(context, 'the default context is there');
+  const page = await context.newPage();
+  await page.goto(`${site.url}/playwright`);
+  assert.equal(await page.textContent('h1'), '/playwright');
+  await page.close();
+}
+
+/** Each call resolves when `n` of them were made. */
+function barrier(n: number): () => Promise<void> {
+  let open = (): void => {};
+  const all = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  let count = 0;
+  return () => {
+    count += 1;
+    if (count === n) open();
+    return all;
+  };
+}
+
+interface Target {
+  readonly id: string;
+  readonly title: string;
+  readonly webSocketDebuggerUrl: string;
+}
+
+async function waitForTarget(id: string, condition: (target: Target) => boolean): Promise<Target> {
+  let found: Target | undefined;
+  await waitFor(async () => {
+    const answer = await fetch(`${service.url}/sandboxes/${box.sandboxId}/json/list`);
+    found = ((await answer.json()) as Target[]).find((target) => target.id === id);
+    return found !== undefined && condition(found);
+  }, `target ${id} in json/list`);
+  return found as Target;
+}
+
+/** The main process of a sandbox's Chromium: the one with its profile folder and without a type. */
+function chromiumOf(sandboxId: string): number {
+  const folder = readdirSync(service.runDir).find((name) => {
+    const config = /^[0-9a-f]+$/.test(name) ? readFileSync(join(service.runDir, name, 'runtime.json'), 'utf8') : '{}';
+    return JSON.parse(config).spec?.id === sandboxId;
+  });
+  const profile = `--user-data-dir=${join(service.runDir, folder ?? 'none', 'h', 'profile')}`;
+  const pids = processesOf(service.runDir).filter((pid) => {
+    // Chromium writes its own command line anew, with spaces.
+    const args = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split(/[\0 ]/);
+    return args.includes(profile) && !args.some((arg) => arg.startsWith('--type='));
+  });
+  assert.equal(pids.length, 1, `one main process with ${profile}`);
+  return pids[0] as number;
+}
+
+function openSocket(url: string, protocols: string[] = [], options: ClientOptions = {}): Promise<WebSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(url, protocols, {
+      maxPayload: 256 * MIB,
+      perMessageDeflate: false,
+      handshakeTimeout: 30_000,
+      ...options,
+    });
+    socket.once('open', () => resolve(socket));
+    socket.once('error', reject);
+  });
+}
+
+function nextMessage(socket: WebSocket): Promise<{ data: Buffer; binary: boolean }> {
+  return new Promise((resolve, reject) => {
+    socket.once('message', (data, binary) => resolve({ data: data as Buffer, binary }));
+    socket.once('close', (code, reason) => reject(new Error(`closed with ${code} "${reason}" before a message`)));
+  });
+}
+
+/** The HTTP answer to an upgrade that is refused. */
+function refusal(url: string): Promise<{ status: number | undefined; body: { message: string } }> {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(url, { handshakeTimeout: 30_000 });
+    socket.once('open', () => {
+      socket.terminate();
+      reject(new Error(`${url} was not refused`));
+    });
+    socket.once('error', reject);
+    socket.once('unexpected-response', (_req, res: IncomingMessage) => {
+      let text = '';
+      res.on('data', (chunk) => (text += chunk));
+      res.on('end', () => resolve({ status: res.statusCode, body: JSON.parse(text) }));
+    });
+  });
+}
+
+async function withRaw(url: string, use: (raw: Raw) => Promise<void>): Promise<void> {
+  const raw = await Raw.open(url);
+  try {
+    await use(raw);
+  } finally {
+    raw.socket.terminate();
+  }
+}
+
+/** CDP by hand: numbers its calls and sorts the answers. */
+class Raw {
+  readonly socket: WebSocket;
+  readonly closed: Promise<{ code: number; reason: string }>;
+  #nextId = 1;
+  // biome-ignore lint/suspicious/noExplicitAny: answers of CDP are of many shapes, and the cases look only at theirs.
+  readonly #waiting = new Map<number, { resolve: (result: any) => void; reject: (err: Error) => void }>();
+
+  static async open(url: string): Promise<Raw> {
+    return new Raw(await openSocket(url));
+  }
+
+  private constructor(socket: WebSocket) {
+    this.socket = socket;
+    this.closed = new Promise((resolve) => {
+      socket.once('close', (code, reason) => {
+        resolve({ code, reason: reason.toString() });
+        for (const { reject } of this.#waiting.values()) reject(new Error(`closed with ${code} "${reason}"`));
+      });
+    });
+    socket.on('message', (data) => {
+      const { id, result, error } = JSON.parse(data.toString());
+      const waiting = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (error) waiting?.reject(new Error(error.message));
+      else waiting?.resolve(result);
+    });
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: see above.
+  send(method: string, params: object = {}, sessionId?: string): Promise<any> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.socket.send(JSON.stringify({ id, method, params, ...(sessionId ? { sessionId } : {}) }));
+    });
+  }
+
+  async evaluate(expression: string, sessionId?: string): Promise<unknown> {
+    const { result, exceptionDetails } = await this.send(
+      'Runtime.evaluate',
+      { expression, returnByValue: true },
+      sessionId,
+    );
+    assert.equal(exceptionDetails, undefined);
+    return result.value;
+  }
+
+  async pageIds(): Promise<string[]> {
+    return (await this.#pages()).map((page) => page.targetId);
+  }
+
+  async pageUrls(): Promise<string[]> {
+    return (await this.#pages()).map((page) => page.url);
+  }
+
+  async #pages(): Promise<{ targetId: string; url: string; type: string }[]> {
+    const { targetInfos } = await this.send('Target.getTargets');
+    return targetInfos.filter((target: { type: string }) => target.type === 'page');
+  }
+}
