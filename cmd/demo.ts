@@ -53,7 +53,9 @@ async function tour(): Promise<void> {
   app = await step('service started', () => startApp(loadConfig(env), TZ === undefined ? { PATH } : { PATH, TZ }));
   say(`listening at ${app.url}`);
   const berth = new BerthClient(app.url, loadConfig(env).apiKeys[0]?.key);
-  const sandbox = await step('sandbox created: Chromium, desktop, VNC and recorder are up', () => berth.create({ recording: 'always' }));
+  const sandbox = await step('sandbox created: Chromium, desktop, VNC and recorder are up', () =>
+    berth.create({ recording: 'always' }),
+  );
   const { sandboxId, cdpUrl = '', liveViewUrl } = sandbox;
   const address = await serveTourPage();
 
@@ -61,7 +63,9 @@ async function tour(): Promise<void> {
     await step(`${name} example ran`, () => runExample(name, { BERTH_CDP_URL: cdpUrl }, address));
     say(`screenshot: ${shown(join(output, `${name}.png`))}`);
   }
-  await step('recording finished', () => berth.http.POST('/sandboxes/{id}/recordings/stop', { params: { path: { id: sandboxId } } }));
+  await step('recording finished', () =>
+    berth.http.POST('/sandboxes/{id}/recordings/stop', { params: { path: { id: sandboxId } } }),
+  );
   for (const { filename } of await berth.recordings(sandboxId)) {
     const file = join(output, filename);
     await pipeline(Readable.fromWeb((await berth.download(filename)) as WebStream), createWriteStream(file));
@@ -75,7 +79,11 @@ async function tour(): Promise<void> {
 function runExample(name: string, env: Record<string, string>, address: string): Promise<void> {
   const program = fileURLToPath(new URL(`../../examples/${name}.mjs`, import.meta.url));
   return new Promise((done, reject) => {
-    const child = spawn(process.execPath, [program, address], { cwd: output, env: { ...process.env, ...env }, timeout: 60_000 });
+    const child = spawn(process.execPath, [program, address], {
+      cwd: output,
+      env: { ...process.env, ...env },
+      timeout: 60_000,
+    });
     let text = '';
     child.stdout.on('data', (chunk) => (text += chunk));
     child.stderr.on('data', (chunk) => (text += chunk));

@@ -1,4 +1,4 @@
-// Playwright drives a sandbox: node examples/playwright.mjs [address]
+// examples/playwright.mjs [address]: Playwright drives a sandbox
 import { chromium } from 'playwright-core';
 
 const { BERTH_URL = 'http://127.0.0.1:3000', BERTH_API_KEY = '', BERTH_CDP_URL } = process.env;

@@ -1,4 +1,4 @@
-// Puppeteer drives a sandbox: node examples/puppeteer.mjs [address]
+// examples/puppeteer.mjs [address]: Puppeteer drives a sandbox
 import puppeteer from 'puppeteer-core';
 
 const { BERTH_URL = 'http://127.0.0.1:3000', BERTH_API_KEY = '', BERTH_CDP_URL } = process.env;

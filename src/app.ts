@@ -137,7 +137,8 @@ async function loadMasterKey(file: string): Promise<Buffer> {
     if ((err as NodeJS.ErrnoException).code !== 'EEXIST') throw err;
   }
   const key = await readFile(file);
-  if (key.length !== 32) throw new Error(`${file} is damaged: it must hold 32 bytes. Remove it; links handed out so far stop working then.`);
+  if (key.length !== 32)
+    throw new Error(`${file} is damaged: it must hold 32 bytes. Remove it; links handed out so far stop working then.`);
   return key;
 }
 

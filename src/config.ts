@@ -56,7 +56,10 @@ export interface Setting<T = unknown> {
   readonly parse: (text: string) => T;
 }
 
-/** Sockets are `<runDir>/<id of up to 64>/s`, and Linux takes 107 bytes for a socket's path: 38 + 1 + 64 + 2 = 105. */
+/**
+ * A unix socket's path takes at most 107 bytes (unix(7)), and the longest one is Chromium's own:
+ * `<runDir>/<12 letters>/h/t/org.chromium.Chromium.XXXXXX/SingletonSocket` has 63 bytes behind the run folder.
+ */
 const MAX_RUN_DIR_BYTES = 38;
 
 const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
@@ -93,7 +96,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     name: 'BERTH_DRIVER',
     default: 'local',
     meaning: 'What starts sandboxes: `local`, processes on this machine.',
-    danger: '`local` shares kernel, network and user with the browsers: for trusted pages and development.',
+    danger: '`local` shares kernel and network with the browsers: for pages you trust and for development.',
     parse: parseDriver,
   },
   apiKeys: {
@@ -145,7 +148,8 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   onExit: {
     name: 'BERTH_ON_EXIT',
     default: 'stop',
-    meaning: 'On SIGTERM or Ctrl-C: `stop` ends all sandboxes; `keep` leaves them to their own clocks, and the next start takes them over.',
+    meaning:
+      'On SIGTERM or Ctrl-C: `stop` ends all sandboxes; `keep` leaves them to their own clocks, and the next start takes them over.',
     danger: '`keep` leaves browsers running with nobody to reach them until then.',
     parse: (text) => parseWord(text, ['stop', 'keep']),
   },

@@ -20,7 +20,10 @@ const ANSWER_LIMIT_MS = 10_000;
 export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes: Sandboxes; urls: Urls }): void {
   const proxy = new DiscoveryProxy();
 
-  const ask = async (ctx: RouterContext, path: string): Promise<{ info: SandboxInfo; status: number; text: string }> => {
+  const ask = async (
+    ctx: RouterContext,
+    path: string,
+  ): Promise<{ info: SandboxInfo; status: number; text: string }> => {
     const id = ctx.params.id ?? '';
     const info = sandboxes.get((ctx as unknown as ApiContext).state.principal, id);
     const attachment = await sandboxes.attach(id, 'client', false, AbortSignal.timeout(ANSWER_LIMIT_MS));
@@ -76,20 +79,32 @@ function newTabAddress(query: string): string {
 
 /** Collects Chromium's small answers whole, since they have to be rewritten. */
 class DiscoveryProxy {
-  readonly #proxy = httpProxy.createProxyServer({ selfHandleResponse: true, changeOrigin: true, ignorePath: true, proxyTimeout: ANSWER_LIMIT_MS });
+  readonly #proxy = httpProxy.createProxyServer({
+    selfHandleResponse: true,
+    changeOrigin: true,
+    ignorePath: true,
+    proxyTimeout: ANSWER_LIMIT_MS,
+  });
   readonly #waiting = new WeakMap<IncomingMessage, (answer: IncomingMessage) => void>();
 
   constructor() {
     this.#proxy.on('proxyReq', (proxyReq) => {
       // Chromium must not see whose key it was, and it refuses foreign origins.
-      for (const name of ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin']) proxyReq.removeHeader(name);
+      for (const name of ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin'])
+        proxyReq.removeHeader(name);
     });
     this.#proxy.on('proxyRes', (answer, req) => this.#waiting.get(req)?.(answer));
   }
 
-  ask(req: IncomingMessage, res: ServerResponse, to: { host: string; port: number }, path: string): Promise<{ status: number; text: string }> {
+  ask(
+    req: IncomingMessage,
+    res: ServerResponse,
+    to: { host: string; port: number },
+    path: string,
+  ): Promise<{ status: number; text: string }> {
     return new Promise((resolve, reject) => {
-      const fail = (err: Error): void => reject(new AppError('BROWSER_UNREACHABLE', `The browser did not answer: ${err.message}`, {}, err));
+      const fail = (err: Error): void =>
+        reject(new AppError('BROWSER_UNREACHABLE', `The browser did not answer: ${err.message}`, {}, err));
       this.#waiting.set(req, (answer) => {
         const chunks: Buffer[] = [];
         answer.on('data', (chunk: Buffer) => chunks.push(chunk));

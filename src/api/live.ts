@@ -11,9 +11,13 @@ import type { Urls } from './urls.ts';
 export function liveRoutes(router: Router, deps: { sandboxes: Sandboxes; urls: Urls; novncDir: string }): void {
   router.get('/sandboxes/:id/live', (ctx) => {
     const info = deps.sandboxes.get((ctx as unknown as ApiContext).state.principal, ctx.params.id ?? '');
-    if (info.ended) throw new AppError('SANDBOX_ENDED', `Sandbox ${info.spec.id} has ended: ${info.ended.endedReason}.`);
+    if (info.ended)
+      throw new AppError('SANDBOX_ENDED', `Sandbox ${info.spec.id} has ended: ${info.ended.endedReason}.`);
     ctx.type = 'text/html';
-    ctx.set('Content-Security-Policy', "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src *; img-src data:");
+    ctx.set(
+      'Content-Security-Policy',
+      "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src *; img-src data:",
+    );
     ctx.set('Referrer-Policy', 'no-referrer');
     ctx.body = livePage(deps.urls.livestream(ctx, info));
   });

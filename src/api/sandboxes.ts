@@ -56,8 +56,12 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
   router.get('/sandboxes/:id', (ctx) => answer(ctx, sandboxes.get(who(ctx), idOf(ctx))));
   router.post('/sandboxes/:id/stop', async (ctx) => answer(ctx, await sandboxes.stop(who(ctx), idOf(ctx))));
   router.delete('/sandboxes/:id', async (ctx) => answer(ctx, await sandboxes.stop(who(ctx), idOf(ctx))));
-  router.post('/sandboxes/:id/recordings/start', async (ctx) => answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), true)));
-  router.post('/sandboxes/:id/recordings/stop', async (ctx) => answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), false)));
+  router.post('/sandboxes/:id/recordings/start', async (ctx) =>
+    answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), true)),
+  );
+  router.post('/sandboxes/:id/recordings/stop', async (ctx) =>
+    answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), false)),
+  );
 
   router.get('/sandboxes/:id/health', (ctx) => {
     const { state, status, ended } = sandboxes.get(who(ctx), idOf(ctx));
@@ -91,7 +95,9 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
     metadata: spec.metadata,
     browserRestarts: status?.browserRestarts ?? 0,
     startStages: status?.stages ?? {},
-    ...(over ? {} : { cdpUrl: urls.automation(ctx, info), vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }),
+    ...(over
+      ? {}
+      : { cdpUrl: urls.automation(ctx, info), vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }),
   };
 }
 

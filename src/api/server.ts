@@ -115,7 +115,8 @@ function answerErrors(log: ApiLog): Koa.Middleware {
       await next();
     } catch (err) {
       answerError(ctx, err, requestId);
-      if (!(err instanceof AppError) || err.status >= 500) log.error({ requestId, path: ctx.path, err }, 'request failed');
+      if (!(err instanceof AppError) || err.status >= 500)
+        log.error({ requestId, path: ctx.path, err }, 'request failed');
     } finally {
       const ms = Math.round(performance.now() - started);
       log.info({ requestId, method: ctx.method, path: ctx.path, status: ctx.status, ms }, 'request');

@@ -37,7 +37,10 @@ export class Validator {
         const id = operation.operationId;
         if (id === undefined) continue;
         if (operation.requestBody) {
-          this.#bodies.set(id, compiled(strictAjv, [path, method, 'requestBody', 'content', 'application/json', 'schema']));
+          this.#bodies.set(
+            id,
+            compiled(strictAjv, [path, method, 'requestBody', 'content', 'application/json', 'schema']),
+          );
         }
         const query = (operation.parameters ?? []).map((p) => resolve(document, p)).filter((p) => p.in === 'query');
         const properties = Object.fromEntries(query.map((p) => [p.name, p.schema]));

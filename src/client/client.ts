@@ -63,7 +63,9 @@ export class BerthClient {
   /** A segment's bytes, to be streamed to wherever they are wanted. */
   async download(filename: string): Promise<ReadableStream<Uint8Array>> {
     const answer = await this.http.GET('/recordings/{filename}', { params: { path: { filename } }, parseAs: 'stream' });
-    return unwrap(answer as { data?: ReadableStream<Uint8Array>; error?: components['schemas']['Error']; response: Response });
+    return unwrap(
+      answer as { data?: ReadableStream<Uint8Array>; error?: components['schemas']['Error']; response: Response },
+    );
   }
 }
 

@@ -56,7 +56,8 @@ export class Access {
       return OPEN_PRINCIPAL;
     }
     const key = presentedKey(from);
-    if (key === undefined) throw new AppError('UNAUTHORIZED', 'An API key is needed: Authorization: Bearer <key>, or X-API-Key.');
+    if (key === undefined)
+      throw new AppError('UNAUTHORIZED', 'An API key is needed: Authorization: Bearer <key>, or X-API-Key.');
     const digest = sha256(key);
     let found: Principal | undefined;
     // All keys are compared, so that the time taken says nothing about which one was near.
@@ -86,7 +87,11 @@ export class Access {
     if (!timingSafeEqual(sha256(signature), sha256(this.#sign(payload)))) {
       throw new AppError('UNAUTHORIZED', 'The ticket is not valid.');
     }
-    const [id, ticketRole, expiresAt] = JSON.parse(Buffer.from(payload, 'base64url').toString()) as [string, string, number];
+    const [id, ticketRole, expiresAt] = JSON.parse(Buffer.from(payload, 'base64url').toString()) as [
+      string,
+      string,
+      number,
+    ];
     if (expiresAt < this.#now()) throw new AppError('UNAUTHORIZED', 'The ticket has expired.');
     if (id !== sandboxId || ticketRole !== role) throw new AppError('FORBIDDEN', 'The ticket is for something else.');
   }
@@ -119,13 +124,19 @@ export function isLoopbackName(hostname: string): boolean {
 function assertLocal(from: Credentials): void {
   const host = hostnameOf(`http://${single(from.headers.host)}`);
   if (host === undefined || !isLoopbackName(host)) {
-    throw new AppError('FORBIDDEN', 'Without API keys Berth answers to loopback names only; set BERTH_API_KEYS to use others.');
+    throw new AppError(
+      'FORBIDDEN',
+      'Without API keys Berth answers to loopback names only; set BERTH_API_KEYS to use others.',
+    );
   }
   const origin = single(from.headers.origin);
   if (origin === undefined) return;
   const originHost = hostnameOf(origin);
   if (originHost === undefined || !isLoopbackName(originHost)) {
-    throw new AppError('FORBIDDEN', 'Without API keys Berth answers to pages of this machine only; set BERTH_API_KEYS.');
+    throw new AppError(
+      'FORBIDDEN',
+      'Without API keys Berth answers to pages of this machine only; set BERTH_API_KEYS.',
+    );
   }
 }
 

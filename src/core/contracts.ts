@@ -74,7 +74,11 @@ export interface RuntimeLinkEvents {
 }
 
 /** Opens the control connection; throws when the runtime does not answer before the signal fires. */
-export type OpenRuntimeLink = (address: RuntimeAddress, events: RuntimeLinkEvents, signal: AbortSignal) => Promise<RuntimeLink>;
+export type OpenRuntimeLink = (
+  address: RuntimeAddress,
+  events: RuntimeLinkEvents,
+  signal: AbortSignal,
+) => Promise<RuntimeLink>;
 
 /** Remembers what ended and why. Bounded in count and age. */
 export interface Registry {

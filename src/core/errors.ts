@@ -64,7 +64,12 @@ export function errorBody(err: unknown, requestId: string): ErrorBody {
     return { code: err.code, error: ERRORS[err.errorName].error, message: err.message, requestId };
   }
   const row = ERRORS.INTERNAL;
-  return { code: row.code, error: row.error, message: 'Internal error; the log has it under this requestId.', requestId };
+  return {
+    code: row.code,
+    error: row.error,
+    message: 'Internal error; the log has it under this requestId.',
+    requestId,
+  };
 }
 
 /** HTTP status for any thrown value. */

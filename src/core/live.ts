@@ -1,6 +1,13 @@
 import type { Driver, Endpoint, OpenRuntimeLink, RuntimeAddress, RuntimeLink } from './contracts.ts';
 import { AppError } from './errors.ts';
-import { type EndedReason, type EndedSandbox, hasEnded, type SandboxSpec, type SandboxState, type SandboxStatus } from './sandbox.ts';
+import {
+  type EndedReason,
+  type EndedSandbox,
+  hasEnded,
+  type SandboxSpec,
+  type SandboxState,
+  type SandboxStatus,
+} from './sandbox.ts';
 
 /** A sandbox as the API shows it: alive (with a status) or remembered (with its end). */
 export interface SandboxInfo {
@@ -96,10 +103,16 @@ export class LiveSandbox {
       await this.whenReady(signal);
     } catch (err) {
       const sentence = err instanceof Error ? err.message : String(err);
-      const why = caller?.aborted ? 'the caller went away before it was ready' : limit.aborted ? 'it was not ready in time' : sentence;
+      const why = caller?.aborted
+        ? 'the caller went away before it was ready'
+        : limit.aborted
+          ? 'it was not ready in time'
+          : sentence;
       await this.#destroy(this.#startAbort.signal.aborted ? 'deleted' : `failed: ${why}`);
       const ended = this.#ended?.endedReason ?? why;
-      throw err instanceof AppError && err.errorName === 'START_FAILED' ? err : new AppError('START_FAILED', `The sandbox did not start: ${ended}`, {}, err);
+      throw err instanceof AppError && err.errorName === 'START_FAILED'
+        ? err
+        : new AppError('START_FAILED', `The sandbox did not start: ${ended}`, {}, err);
     }
   }
 
@@ -130,8 +143,14 @@ export class LiveSandbox {
 
   async attach(kind: AttachKind, signal: AbortSignal): Promise<Attachment> {
     const wait = AbortSignal.any([signal, AbortSignal.timeout(BROWSER_WAIT_MS)]);
-    const up = (): boolean => hasEnded(this.#state) || (kind === 'client' ? this.#status?.devtools : this.#status?.vncSocket) !== undefined;
-    await this.#until(up, wait, 'BROWSER_UNREACHABLE', kind === 'client' ? 'its browser is down' : 'its VNC server is down');
+    const up = (): boolean =>
+      hasEnded(this.#state) || (kind === 'client' ? this.#status?.devtools : this.#status?.vncSocket) !== undefined;
+    await this.#until(
+      up,
+      wait,
+      'BROWSER_UNREACHABLE',
+      kind === 'client' ? 'its browser is down' : 'its VNC server is down',
+    );
     this.#assertAlive();
     const { devtools, vncSocket } = this.#status as SandboxStatus;
     const endpoint: Endpoint =
@@ -149,7 +168,8 @@ export class LiveSandbox {
   release(): void {
     this.#released = true;
     clearTimeout(this.#touchTimer);
-    for (const attached of this.#attached) attached.end({ code: 1001, reason: 'the service is going away; connect again' });
+    for (const attached of this.#attached)
+      attached.end({ code: 1001, reason: 'the service is going away; connect again' });
     this.#link?.close();
   }
 
@@ -218,7 +238,10 @@ export class LiveSandbox {
   }
 
   async #openLink(address: RuntimeAddress, signal: AbortSignal): Promise<void> {
-    const events = { onStatus: (status: SandboxStatus) => this.#onStatus(status), onClosed: () => void this.#onLinkClosed() };
+    const events = {
+      onStatus: (status: SandboxStatus) => this.#onStatus(status),
+      onClosed: () => void this.#onLinkClosed(),
+    };
     this.#link = await this.#options.openLink(address, events, signal);
     if (this.#attached.size > 0) this.#tellPresence(true);
   }
@@ -261,7 +284,13 @@ export class LiveSandbox {
     const failed = reason.startsWith('failed: ');
     const { readyAt } = this.#status ?? {};
     const state = failed ? 'FAILED' : 'TERMINATED';
-    const ended: EndedSandbox = { spec: this.spec, state, ...(readyAt === undefined ? {} : { readyAt }), endedAt, endedReason: reason };
+    const ended: EndedSandbox = {
+      spec: this.spec,
+      state,
+      ...(readyAt === undefined ? {} : { readyAt }),
+      endedAt,
+      endedReason: reason,
+    };
     this.#dismiss(reason);
     try {
       await this.#options.driver.stop(this.spec.id);
@@ -291,9 +320,15 @@ export class LiveSandbox {
     for (const look of this.#waiters) look();
   }
 
-  #until(condition: () => boolean, signal: AbortSignal, error: 'SANDBOX_NOT_READY' | 'BROWSER_UNREACHABLE' | 'INTERNAL', why: string): Promise<void> {
+  #until(
+    condition: () => boolean,
+    signal: AbortSignal,
+    error: 'SANDBOX_NOT_READY' | 'BROWSER_UNREACHABLE' | 'INTERNAL',
+    why: string,
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
-      const fail = (): void => done(() => reject(new AppError(error, `Sandbox ${this.spec.id} cannot be used now: ${why}.`)));
+      const fail = (): void =>
+        done(() => reject(new AppError(error, `Sandbox ${this.spec.id} cannot be used now: ${why}.`)));
       const look = (): void => {
         if (condition()) done(resolve);
       };

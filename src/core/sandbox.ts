@@ -38,7 +38,13 @@ export interface SandboxSpec {
 }
 
 /** Why a sandbox ended; `failed: …` carries the sentence of the fault. */
-export type EndedReason = 'idle_timeout' | 'connect_timeout' | 'max_lifetime' | 'deleted' | 'service_stopped' | `failed: ${string}`;
+export type EndedReason =
+  | 'idle_timeout'
+  | 'connect_timeout'
+  | 'max_lifetime'
+  | 'deleted'
+  | 'service_stopped'
+  | `failed: ${string}`;
 
 /** The recorder as the runtime sees it. `sessionId` names the files: everything before `_seg`. */
 export interface RecorderStatus {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { assertMayChange, type Principal, sees } from './access.ts';
 import type { Driver, OpenRuntimeLink, Registry } from './contracts.ts';
 import { AppError } from './errors.ts';
-import { type Attachment, type AttachKind, LiveSandbox, type SandboxInfo } from './live.ts';
+import { type AttachKind, type Attachment, LiveSandbox, type SandboxInfo } from './live.ts';
 import { DEFAULTS, type RecordingMode, type SandboxSpec } from './sandbox.ts';
 
 /** What a caller may ask for at creation; shapes and bounds are checked against openapi.yaml before it comes here. Seconds. */
@@ -148,7 +148,9 @@ export class Sandboxes {
   async close(stop: boolean): Promise<void> {
     this.#closing = true;
     const all = [...this.#live.values()];
-    await Promise.all(all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())));
+    await Promise.all(
+      all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())),
+    );
   }
 
   async #readyOne(id: string, signal: AbortSignal): Promise<LiveSandbox> {

@@ -28,7 +28,13 @@ export interface LocalDriverOptions {
 }
 
 /** Programs of a sandbox and the Debian package that has each. */
-const PROGRAMS = { Xvfb: 'xvfb', openbox: 'openbox', X0tigervnc: 'tigervnc-scraping-server', ffmpeg: 'ffmpeg', setpriv: 'util-linux' };
+const PROGRAMS = {
+  Xvfb: 'xvfb',
+  openbox: 'openbox',
+  X0tigervnc: 'tigervnc-scraping-server',
+  ffmpeg: 'ffmpeg',
+  setpriv: 'util-linux',
+};
 
 /** Sandboxes as plain processes of this machine: own group, own folder, own X display; as root also each its own user. */
 export class LocalDriver implements Driver {
@@ -42,10 +48,14 @@ export class LocalDriver implements Driver {
 
   async check(): Promise<void> {
     if (!this.#options.chromium) {
-      throw new AppError('START_FAILED', 'Chromium is missing: install the package chromium, or set BERTH_CHROMIUM to its path.');
+      throw new AppError(
+        'START_FAILED',
+        'Chromium is missing: install the package chromium, or set BERTH_CHROMIUM to its path.',
+      );
     }
     for (const [program, name] of Object.entries(PROGRAMS)) {
-      if (!onPath(program, this.#options.env.PATH)) throw new AppError('START_FAILED', `${program} is missing: install the package ${name}.`);
+      if (!onPath(program, this.#options.env.PATH))
+        throw new AppError('START_FAILED', `${program} is missing: install the package ${name}.`);
     }
     await this.#prepareRunDir();
   }
@@ -65,7 +75,12 @@ export class LocalDriver implements Driver {
     } catch (err) {
       await this.stop(spec.id);
       if (err instanceof AppError) throw err;
-      throw new AppError('START_FAILED', `The sandbox did not start: ${err instanceof Error ? err.message : String(err)}`, {}, err);
+      throw new AppError(
+        'START_FAILED',
+        `The sandbox did not start: ${err instanceof Error ? err.message : String(err)}`,
+        {},
+        err,
+      );
     }
   }
 
@@ -138,10 +153,15 @@ export class LocalDriver implements Driver {
   #chromiumSandbox(user: { uid: number; gid: number } | null): boolean {
     if (this.#sandboxProbe === undefined) {
       const as = user ? [`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups'] : [];
-      const probe = spawnSync('setpriv', [...as, '--', 'unshare', '--user', 'true'], { timeout: 5000, stdio: 'ignore' });
+      const probe = spawnSync('setpriv', [...as, '--', 'unshare', '--user', 'true'], {
+        timeout: 5000,
+        stdio: 'ignore',
+      });
       this.#sandboxProbe = probe.status === 0;
       if (!this.#sandboxProbe) {
-        this.#options.warn("This machine allows no user namespaces, so Chromium runs without its own sandbox: open only pages that you trust.");
+        this.#options.warn(
+          'This machine allows no user namespaces, so Chromium runs without its own sandbox: open only pages that you trust.',
+        );
       }
     }
     return this.#sandboxProbe;
@@ -153,13 +173,19 @@ export class LocalDriver implements Driver {
     await mkdir(runDir, { recursive: true, mode: 0o711 });
     const stat = await lstat(runDir);
     if (!stat.isDirectory() || stat.uid !== process.getuid?.()) {
-      throw new AppError('START_FAILED', `${runDir} belongs to somebody else: set BERTH_RUN_DIR to a folder of your own.`);
+      throw new AppError(
+        'START_FAILED',
+        `${runDir} belongs to somebody else: set BERTH_RUN_DIR to a folder of your own.`,
+      );
     }
     if ((stat.mode & 0o777) !== 0o711) await chmod(runDir, 0o711);
     // As root each sandbox is a user of its own, which has to get to its folder.
     for (let above = dirname(runDir); process.getuid?.() === 0 && above !== '/'; above = dirname(above)) {
       if (((await lstat(above)).mode & 0o001) !== 0) continue;
-      throw new AppError('START_FAILED', `The users of the sandboxes cannot enter ${above}: set BERTH_RUN_DIR to a folder elsewhere, or chmod o+x it.`);
+      throw new AppError(
+        'START_FAILED',
+        `The users of the sandboxes cannot enter ${above}: set BERTH_RUN_DIR to a folder elsewhere, or chmod o+x it.`,
+      );
     }
     // Xvfb run by an ordinary user would make it too, but as its own, and then complain to everybody else.
     await mkdir('/tmp/.X11-unix', { mode: 0o1777 }).then(

@@ -132,7 +132,9 @@ class CdpSource implements Source {
       if (text.length > MAX_HANDSHAKE) this.abandon('the browser answered the handshake with something else');
       return;
     }
-    const accept = createHash('sha1').update(this.#key + WEBSOCKET_GUID).digest('base64');
+    const accept = createHash('sha1')
+      .update(this.#key + WEBSOCKET_GUID)
+      .digest('base64');
     const status = /^HTTP\/1\.1 (\d{3})/.exec(text)?.[1];
     this.#handshake = undefined;
     if (status !== '101' || !text.slice(0, end).includes(accept)) {
@@ -141,7 +143,10 @@ class CdpSource implements Source {
       this.#opened(
         gone
           ? new AppError('NOT_FOUND', 'The browser has no such DevTools target.')
-          : new AppError('BROWSER_UNREACHABLE', `The browser refused the DevTools connection with status ${status ?? 'unknown'}.`),
+          : new AppError(
+              'BROWSER_UNREACHABLE',
+              `The browser refused the DevTools connection with status ${status ?? 'unknown'}.`,
+            ),
       );
       return;
     }

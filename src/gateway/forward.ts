@@ -1,5 +1,5 @@
-import { Agent, type ClientRequest, type IncomingMessage, request } from 'node:http';
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
+import { Agent, type ClientRequest, type IncomingMessage, request } from 'node:http';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
@@ -7,10 +7,26 @@ const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'u
 
 /** Status lines need the phrase too. */
 const PHRASES: Readonly<Record<number, string>> = {
-  200: 'OK', 201: 'Created', 202: 'Accepted', 204: 'No Content', 206: 'Partial Content', 304: 'Not Modified',
-  400: 'Bad Request', 401: 'Unauthorized', 403: 'Forbidden', 404: 'Not Found', 405: 'Method Not Allowed',
-  409: 'Conflict', 410: 'Gone', 413: 'Content Too Large', 416: 'Range Not Satisfiable', 426: 'Upgrade Required',
-  429: 'Too Many Requests', 500: 'Internal Server Error', 502: 'Bad Gateway', 503: 'Service Unavailable',
+  200: 'OK',
+  201: 'Created',
+  202: 'Accepted',
+  204: 'No Content',
+  206: 'Partial Content',
+  304: 'Not Modified',
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  409: 'Conflict',
+  410: 'Gone',
+  413: 'Content Too Large',
+  416: 'Range Not Satisfiable',
+  426: 'Upgrade Required',
+  429: 'Too Many Requests',
+  500: 'Internal Server Error',
+  502: 'Bad Gateway',
+  503: 'Service Unavailable',
 };
 
 /** `404 Not Found` */

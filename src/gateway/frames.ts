@@ -61,7 +61,8 @@ export class FrameParser {
     this.#headerNeed = 2;
     const b0 = this.#header[0] as number;
     const b1 = this.#header[1] as number;
-    const length = need === 2 ? b1 & 0x7f : need === 4 ? this.#header.readUInt16BE(2) : Number(this.#header.readBigUInt64BE(2));
+    const length =
+      need === 2 ? b1 & 0x7f : need === 4 ? this.#header.readUInt16BE(2) : Number(this.#header.readBigUInt64BE(2));
     this.#beginFrame(b0, (b1 & 0x80) !== 0, length);
     return at;
   }
@@ -69,7 +70,8 @@ export class FrameParser {
   #beginFrame(b0: number, masked: boolean, length: number): void {
     const opcode = b0 & 0x0f;
     const fin = (b0 & 0x80) !== 0;
-    if ((b0 & 0x70) !== 0 || masked) return this.#fault(1002, 'the browser sent a frame with bits that were not negotiated');
+    if ((b0 & 0x70) !== 0 || masked)
+      return this.#fault(1002, 'the browser sent a frame with bits that were not negotiated');
     this.#opcode = opcode;
     this.#fin = fin;
     this.#left = length;
@@ -89,7 +91,8 @@ export class FrameParser {
       this.#firstChunk = true;
     }
     this.#messageSize += length;
-    if (this.#messageSize > this.#maxMessage) this.#fault(1009, `the browser sent a message of more than ${this.#maxMessage} bytes`);
+    if (this.#messageSize > this.#maxMessage)
+      this.#fault(1009, `the browser sent a message of more than ${this.#maxMessage} bytes`);
   }
 
   #readPayload(data: Uint8Array, from: number): number {

@@ -19,7 +19,11 @@ export function webSocketRoute(path: string): WebSocketRoute | undefined {
   const socket = SOCKETS.exec(path);
   if (socket) {
     const viewer = socket[2] !== 'automation';
-    return { sandboxId: socket[1] as string, kind: viewer ? 'viewer' : 'client', role: viewer ? 'control' : 'automation' };
+    return {
+      sandboxId: socket[1] as string,
+      kind: viewer ? 'viewer' : 'client',
+      role: viewer ? 'control' : 'automation',
+    };
   }
   const target = TARGETS.exec(path);
   if (!target) return undefined;

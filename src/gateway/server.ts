@@ -1,5 +1,11 @@
+import uWS, {
+  type HttpRequest,
+  type HttpResponse,
+  type TemplatedApp,
+  type us_listen_socket,
+  type us_socket_context_t,
+} from 'uWebSockets.js';
 import { randomUUID } from 'node:crypto';
-import uWS, { type HttpRequest, type HttpResponse, type TemplatedApp, type us_listen_socket, type us_socket_context_t } from 'uWebSockets.js';
 import type { Access, Credentials } from '../core/access.ts';
 import { sees } from '../core/access.ts';
 import { AppError } from '../core/errors.ts';
@@ -87,7 +93,10 @@ export class Gateway {
     return new Promise((resolve, reject) => {
       // Exclusive: without it a second service on the same port would silently share the connections with us.
       this.#listenExclusively(host, port, (socket) => {
-        if (!socket) return reject(new Error(`Cannot listen on ${host}:${port}: the port is taken or the address is not this machine's.`));
+        if (!socket)
+          return reject(
+            new Error(`Cannot listen on ${host}:${port}: the port is taken or the address is not this machine's.`),
+          );
         this.#listening = socket;
         resolve(uWS.us_socket_local_port(socket));
       });
@@ -129,10 +138,18 @@ export class Gateway {
     req.forEach((name, value) => {
       headers[name] = value;
     });
-    const copy: UpgradeRequest = { requestId: requestIdOf(req), path: req.getUrl(), query: new URLSearchParams(req.getQuery() ?? ''), headers };
+    const copy: UpgradeRequest = {
+      requestId: requestIdOf(req),
+      path: req.getUrl(),
+      query: new URLSearchParams(req.getQuery() ?? ''),
+      headers,
+    };
     const key = req.getHeader('sec-websocket-key');
     // noVNC before 1.0 and websockify offer `binary`; a server that takes none of the offers is refused by browsers.
-    const offers = req.getHeader('sec-websocket-protocol').split(',').map((p) => p.trim());
+    const offers = req
+      .getHeader('sec-websocket-protocol')
+      .split(',')
+      .map((p) => p.trim());
     const protocol = offers.includes('binary') ? 'binary' : (offers[0] ?? '');
     this.#connect(copy, gone.signal).then(
       (bridge) => {
@@ -140,7 +157,8 @@ export class Gateway {
         res.cork(() => res.upgrade<UserData>({ bridge }, key, protocol, '', context));
       },
       (err: unknown) => {
-        if (!(err instanceof AppError)) this.#options.log.warn({ requestId: copy.requestId, path: copy.path, err }, 'upgrade failed');
+        if (!(err instanceof AppError))
+          this.#options.log.warn({ requestId: copy.requestId, path: copy.path, err }, 'upgrade failed');
         if (!gone.signal.aborted) refuse(res, err, copy.requestId);
       },
     );

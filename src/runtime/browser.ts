@@ -38,8 +38,19 @@ export function chromiumArgs(config: RuntimeConfig): string[] {
     // Without a profile folder of its own Chromium 136 and later ignore the debugging port.
     `--user-data-dir=${join(homeOf(config), 'profile')}`,
     // A browser that nobody set up must not ask, phone, or update anything.
-    ...['--no-first-run', '--no-default-browser-check', '--disable-background-networking', '--disable-component-update'],
-    ...['--disable-sync', '--disable-quic', '--disable-default-apps', '--disable-domain-reliability', '--disable-pings'],
+    ...[
+      '--no-first-run',
+      '--no-default-browser-check',
+      '--disable-background-networking',
+      '--disable-component-update',
+    ],
+    ...[
+      '--disable-sync',
+      '--disable-quic',
+      '--disable-default-apps',
+      '--disable-domain-reliability',
+      '--disable-pings',
+    ],
     ...['--disable-client-side-phishing-detection', '--disable-breakpad', '--metrics-recording-only'],
     ...['--password-store=basic', '--use-mock-keychain', '--disable-search-engine-choice-screen'],
     // Tabs in the background are driven too: no throttling, no "page unresponsive" dialog in the client's way.
@@ -65,7 +76,8 @@ export async function startBrowser(
 ): Promise<{ child: Child; devtools: DevTools }> {
   const profile = join(homeOf(config), 'profile');
   // Left by a Chromium that was killed; with them the next one would refuse the profile (puppeteer#4860).
-  for (const name of ['SingletonLock', 'SingletonSocket', 'SingletonCookie']) rmSync(join(profile, name), { force: true });
+  for (const name of ['SingletonLock', 'SingletonSocket', 'SingletonCookie'])
+    rmSync(join(profile, name), { force: true });
   const child = new Child({
     name: 'Chromium',
     command: config.chromium,
@@ -88,7 +100,9 @@ export async function startBrowser(
 /** Asks Chromium for its version over CDP: the probe that shows that a client could work now. */
 export function getVersion(devtools: DevTools, signal: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
-    const socket = new WebSocket(`ws://127.0.0.1:${devtools.port}${devtools.browserPath}`, { perMessageDeflate: false });
+    const socket = new WebSocket(`ws://127.0.0.1:${devtools.port}${devtools.browserPath}`, {
+      perMessageDeflate: false,
+    });
     const onAbort = (): void => done(() => reject(new Error('Chromium did not answer Browser.getVersion in time')));
     const done = (settle: () => void): void => {
       signal.removeEventListener('abort', onAbort);

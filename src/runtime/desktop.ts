@@ -58,7 +58,10 @@ export function xauthority(cookie: Buffer): Buffer {
 }
 
 /** Starts the virtual screen with a fresh cookie; resolves with its display number once it accepts clients. */
-export async function startXvfb(config: RuntimeConfig, signal: AbortSignal): Promise<{ child: Child; display: number }> {
+export async function startXvfb(
+  config: RuntimeConfig,
+  signal: AbortSignal,
+): Promise<{ child: Child; display: number }> {
   const authFile = authFileOf(config);
   writeFileSync(authFile, xauthority(randomBytes(16)), { mode: 0o600 });
   if (config.user) chownSync(authFile, config.user.uid, config.user.gid);

@@ -94,7 +94,9 @@ export class Child {
       this.#lineListeners.add(listener);
       signal.addEventListener('abort', onAbort);
       if (signal.aborted) onAbort();
-      void this.exited.then((exit) => done(() => reject(new Error(`${this.name} ${describeExit(exit)}: ${this.tail}`))));
+      void this.exited.then((exit) =>
+        done(() => reject(new Error(`${this.name} ${describeExit(exit)}: ${this.tail}`))),
+      );
     });
   }
 
@@ -138,7 +140,12 @@ export class Keeper {
   #stopped = false;
   restarts = 0;
 
-  constructor(options: { start: () => Promise<Child>; giveUp: (why: string) => void; limit?: number; windowMs?: number }) {
+  constructor(options: {
+    start: () => Promise<Child>;
+    giveUp: (why: string) => void;
+    limit?: number;
+    windowMs?: number;
+  }) {
     this.#start = options.start;
     this.#giveUp = options.giveUp;
     this.#limit = options.limit ?? 3;
@@ -166,7 +173,9 @@ export class Keeper {
     const recent = this.#deaths.filter((at) => now - at < this.#windowMs);
     this.#deaths.splice(0, this.#deaths.length, ...recent);
     if (recent.length >= this.#limit) {
-      this.#giveUp(`${child.name} ${describeExit(exit)}, ${recent.length} times within ${this.#windowMs / 1000} s: ${child.tail}`);
+      this.#giveUp(
+        `${child.name} ${describeExit(exit)}, ${recent.length} times within ${this.#windowMs / 1000} s: ${child.tail}`,
+      );
       return;
     }
     this.restarts += 1;

@@ -76,7 +76,9 @@ export class RuntimeServer {
   #onUpgrade(req: IncomingMessage, socket: Duplex): void {
     socket.on('error', () => socket.destroy());
     if (!this.#authorised(req) || req.url !== '/control') {
-      socket.end(`HTTP/1.1 ${req.url === '/control' ? '401 Unauthorized' : '404 Not Found'}\r\nConnection: close\r\n\r\n`);
+      socket.end(
+        `HTTP/1.1 ${req.url === '/control' ? '401 Unauthorized' : '404 Not Found'}\r\nConnection: close\r\n\r\n`,
+      );
       return;
     }
     socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: berth-control\r\n\r\n');

@@ -13,7 +13,11 @@ const GONE_WITHIN_MS = 2000;
 const HANG_GUARD_MS = 20_000;
 
 async function endedOf(service: Service, id: string): Promise<Sandbox> {
-  await waitFor(async () => (await service.client.get(id)).endedAt !== undefined, `sandbox ${id} to end`, HANG_GUARD_MS);
+  await waitFor(
+    async () => (await service.client.get(id)).endedAt !== undefined,
+    `sandbox ${id} to end`,
+    HANG_GUARD_MS,
+  );
   return service.client.get(id);
 }
 
@@ -62,7 +66,11 @@ describe('the clocks of a sandbox', () => {
       ws.send(`{"id":${i},"method":"Browser.getVersion"}`);
       await sleep(1000);
     }
-    assert.equal((await service.client.get(sandbox.sandboxId)).status, 'READY', 'five seconds of messages kept it alive');
+    assert.equal(
+      (await service.client.get(sandbox.sandboxId)).status,
+      'READY',
+      'five seconds of messages kept it alive',
+    );
     // From here on only the browser talks: a page that logs twice a second.
     const browser = await puppeteer.connect({ browserWSEndpoint: sandbox.cdpUrl ?? '' });
     const page = await browser.newPage();
@@ -97,7 +105,10 @@ describe('the clocks of a sandbox', () => {
     for (const end of ends) assert.deepEqual(end, { code: 1001, reason: 'sandbox ended: max_lifetime' });
     const ended = await endedOf(service, sandbox.sandboxId);
     assert.equal(ended.endedReason, 'max_lifetime');
-    assert.ok(Math.abs(lateness(ended, sandbox.expiresAt)) < GONE_WITHIN_MS, `${lateness(ended, sandbox.expiresAt)} ms late`);
+    assert.ok(
+      Math.abs(lateness(ended, sandbox.expiresAt)) < GONE_WITHIN_MS,
+      `${lateness(ended, sandbox.expiresAt)} ms late`,
+    );
   });
 
   it('finish the recording of a sandbox that ends by itself', async () => {
@@ -129,7 +140,10 @@ describe('a service that is killed', () => {
       const found = await second.client.get(sandbox.sandboxId);
       assert.equal(found.status, 'READY');
       assert.equal(found.createdAt, sandbox.createdAt);
-      assert.ok(Math.abs(Date.parse(found.expiresAt) - Date.parse(sandbox.expiresAt)) < 1000, 'its lifetime did not start anew');
+      assert.ok(
+        Math.abs(Date.parse(found.expiresAt) - Date.parse(sandbox.expiresAt)) < 1000,
+        'its lifetime did not start anew',
+      );
       assert.deepEqual(found.metadata, { k: 'v' });
       assert.equal(found.recording.state, 'recording');
       const again = await puppeteer.connect({ browserWSEndpoint: found.cdpUrl ?? '' });
@@ -155,12 +169,19 @@ describe('a service that is killed', () => {
       await first.kill();
       await assertNothingLeft(first.runDir);
       second = await startService({ on: first });
-      const [idleEnd, expiredEnd] = await Promise.all([second.client.get(idle.sandboxId), second.client.get(expired.sandboxId)]);
+      const [idleEnd, expiredEnd] = await Promise.all([
+        second.client.get(idle.sandboxId),
+        second.client.get(expired.sandboxId),
+      ]);
       assert.equal(idleEnd.endedReason, 'idle_timeout');
       assert.ok(Math.abs(lateness(idleEnd, idle.idleDeadline)) < GONE_WITHIN_MS);
       assert.equal(expiredEnd.endedReason, 'max_lifetime');
       assert.ok(Math.abs(lateness(expiredEnd, expired.expiresAt)) < GONE_WITHIN_MS);
-      assert.equal(existsSync(join(first.dataDir, 'ended')) && readdirSync(join(first.dataDir, 'ended')).length, 0, 'no word left over');
+      assert.equal(
+        existsSync(join(first.dataDir, 'ended')) && readdirSync(join(first.dataDir, 'ended')).length,
+        0,
+        'no word left over',
+      );
       await second.stop();
     } finally {
       await second?.clean();
@@ -174,7 +195,9 @@ describe('a service that is killed', () => {
     try {
       const sandbox = await first.client.create({ recording: 'always' });
       await first.kill();
-      const runtime = processesOf(first.runDir).find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('runtime.json'));
+      const runtime = processesOf(first.runDir).find((pid) =>
+        readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('runtime.json'),
+      );
       process.kill(runtime as number, 'SIGKILL');
       second = await startService({ on: first });
       await assertNothingLeft(first.runDir);
@@ -199,9 +222,13 @@ describe('a runtime that is killed', () => {
       const ws = await socket(sandbox.cdpUrl);
       const end = closed(ws);
       const dir = readdirSync(service.runDir).find(
-        (name) => name !== 'api' && readFileSync(join(service.runDir, name, 'runtime.json'), 'utf8').includes(sandbox.sandboxId),
+        (name) =>
+          name !== 'api' &&
+          readFileSync(join(service.runDir, name, 'runtime.json'), 'utf8').includes(sandbox.sandboxId),
       );
-      const runtime = processesOf(join(service.runDir, dir ?? '')).find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('runtime.json'));
+      const runtime = processesOf(join(service.runDir, dir ?? '')).find((pid) =>
+        readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('runtime.json'),
+      );
       process.kill(runtime as number, 'SIGKILL');
       assert.equal((await end).code, 1011);
       const ended = await endedOf(service, sandbox.sandboxId);

@@ -68,7 +68,11 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     log: () => log,
     async stop() {
       await end('SIGTERM');
-      assert.equal(child.exitCode, 0, `the service ended with ${child.exitCode ?? child.signalCode}: ${log.slice(-2000)}`);
+      assert.equal(
+        child.exitCode,
+        0,
+        `the service ended with ${child.exitCode ?? child.signalCode}: ${log.slice(-2000)}`,
+      );
       await assertNothingLeft(runDir);
       rmSync(join(dataDir, '..'), { recursive: true, force: true });
     },
@@ -101,11 +105,17 @@ function mentions(pid: number, text: string): boolean {
 /** No process, no folder, no X lock of a sandbox below this run folder. */
 export async function assertNothingLeft(runDir: string): Promise<void> {
   const leftovers = (): string[] => [
-    ...processesOf(runDir).map((pid) => `process ${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').slice(0, 120)}`),
+    ...processesOf(runDir).map(
+      (pid) => `process ${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').slice(0, 120)}`,
+    ),
     ...(existsSync(runDir) ? readdirSync(runDir).filter((name) => name !== 'api') : []).map((name) => `folder ${name}`),
     ...deadXLocks(),
   ];
-  await waitFor(() => leftovers().length === 0, () => `nothing to be left, but there is: ${leftovers().join('; ')}`, 5000);
+  await waitFor(
+    () => leftovers().length === 0,
+    () => `nothing to be left, but there is: ${leftovers().join('; ')}`,
+    5000,
+  );
 }
 
 /** Lock files of X servers that are dead and were those of a sandbox's own user. */

@@ -10,7 +10,10 @@ const KEYS = [
 ] as const;
 const master = randomBytes(32);
 
-function from(headers: Record<string, string> = {}, query = ''): { headers: Record<string, string>; query: URLSearchParams } {
+function from(
+  headers: Record<string, string> = {},
+  query = '',
+): { headers: Record<string, string>; query: URLSearchParams } {
   return { headers, query: new URLSearchParams(query) };
 }
 
@@ -23,7 +26,10 @@ describe('Access with keys', () => {
   const key = KEYS[0].key;
   const forms: [string, ReturnType<typeof from>][] = [
     ['Authorization: Bearer', from({ authorization: `Bearer ${key}` })],
-    ['Authorization: Basic token:key', from({ authorization: `Basic ${Buffer.from(`token:${key}`).toString('base64')}` })],
+    [
+      'Authorization: Basic token:key',
+      from({ authorization: `Basic ${Buffer.from(`token:${key}`).toString('base64')}` }),
+    ],
     ['Authorization: Basic key:', from({ authorization: `Basic ${Buffer.from(`${key}:`).toString('base64')}` })],
     ['X-API-Key', from({ 'x-api-key': key })],
     ['Agentrun-Access-Token', from({ 'agentrun-access-token': key })],
@@ -55,13 +61,22 @@ describe('Access with keys', () => {
     const clocked = new Access(KEYS, master, () => now);
     const ticket = clocked.ticket('s1', 'control', 2000) as string;
     now = 3000;
-    assert.throws(() => clocked.authenticateFor(from({}, `ticket=${ticket}`), 's1', 'control'), refused('UNAUTHORIZED'));
+    assert.throws(
+      () => clocked.authenticateFor(from({}, `ticket=${ticket}`), 's1', 'control'),
+      refused('UNAUTHORIZED'),
+    );
     now = 1000;
     const [payload = '', signature = ''] = ticket.split('.');
-    const forged = Buffer.from(Buffer.from(payload, 'base64url').toString().replace('2000', '9000')).toString('base64url');
+    const forged = Buffer.from(Buffer.from(payload, 'base64url').toString().replace('2000', '9000')).toString(
+      'base64url',
+    );
     const strange = new Access(KEYS, randomBytes(32)).ticket('s1', 'control', 2000);
     for (const bad of [`${forged}.${signature}`, `${payload}.`, payload, '', '.', `.${signature}`, strange]) {
-      assert.throws(() => clocked.authenticateFor(from({}, `ticket=${bad}`), 's1', 'control'), refused('UNAUTHORIZED'), `ticket ${bad}`);
+      assert.throws(
+        () => clocked.authenticateFor(from({}, `ticket=${bad}`), 's1', 'control'),
+        refused('UNAUTHORIZED'),
+        `ticket ${bad}`,
+      );
     }
   });
 
@@ -74,13 +89,27 @@ describe('Access with keys', () => {
 describe('Access without keys', () => {
   const open = new Access([], master);
 
-  for (const host of ['localhost:3000', '127.0.0.1:3000', '127.1.2.3', '[::1]:3000', 'LOCALHOST', 'berth.localhost:3000']) {
+  for (const host of [
+    'localhost:3000',
+    '127.0.0.1:3000',
+    '127.1.2.3',
+    '[::1]:3000',
+    'LOCALHOST',
+    'berth.localhost:3000',
+  ]) {
     it(`answers to ${host}`, () => {
       assert.equal(open.authenticate(from({ host })).role, 'admin');
     });
   }
 
-  for (const host of ['evil.example:3000', '127.0.0.1.evil.example', '192.168.1.5:3000', 'localhost.evil.example', '', '0.0.0.0:3000']) {
+  for (const host of [
+    'evil.example:3000',
+    '127.0.0.1.evil.example',
+    '192.168.1.5:3000',
+    'localhost.evil.example',
+    '',
+    '0.0.0.0:3000',
+  ]) {
     it(`does not answer to ${host || 'no name'} (DNS rebinding)`, () => {
       assert.throws(() => open.authenticate(from({ host })), refused('FORBIDDEN'));
     });

@@ -29,6 +29,7 @@ test('an empty environment gives the defaults, frozen', () => {
     chromium: undefined,
     logLevel: 'info',
     startTimeoutSeconds: 60,
+    onExit: 'stop',
   });
   assert.match(runDir, /\/berth-\d+-[0-9a-f]{8}$/);
   assert.ok(Object.isFrozen(config));
@@ -53,6 +54,7 @@ test('good values arrive parsed', () => {
     BERTH_CHROMIUM: process.execPath,
     BERTH_LOG_LEVEL: 'silent',
     BERTH_START_TIMEOUT_SECONDS: '600',
+    BERTH_ON_EXIT: 'keep',
     BERTH_URL: 'http://other:3000',
     BERTH_API_KEY: KEY,
   });
@@ -72,6 +74,7 @@ test('good values arrive parsed', () => {
     chromium: process.execPath,
     logLevel: 'silent',
     startTimeoutSeconds: 600,
+    onExit: 'keep',
   });
 });
 
@@ -84,9 +87,10 @@ test('a bad value stops the start with one sentence that names the setting', () 
     BERTH_API_KEYS: ['x', `acme:${KEY}:root`, 'acme:short', `:${KEY}`, `a b:${KEY}`, `a:${KEY},`, `a:${KEY}:user:x`],
     BERTH_PUBLIC_URL: ['berth.example.com', 'ftp://a', 'http://u:p@a', 'http://a?', 'http://a/#', 'http://'],
     BERTH_MAX_SANDBOXES: ['0', '1001', 'many'],
-    BERTH_CHROMIUM: ['/nowhere/chromium', '/tmp'],
+    BERTH_CHROMIUM: ['/nowhere/chromium', '/'],
     BERTH_LOG_LEVEL: ['verbose', 'INFO'],
     BERTH_START_TIMEOUT_SECONDS: ['0', '601', '1e2'],
+    BERTH_ON_EXIT: ['drop'],
   };
   for (const [name, values] of Object.entries(bad)) {
     for (const value of values) {

@@ -15,7 +15,11 @@ class Collector {
   #parts: Buffer[] = [];
 
   chunk(data: Uint8Array, binary: boolean, first: boolean, last: boolean): void {
-    assert.equal(first, this.#parts.length === 0 && !this.#open, 'first marks the first chunk of a message and no other');
+    assert.equal(
+      first,
+      this.#parts.length === 0 && !this.#open,
+      'first marks the first chunk of a message and no other',
+    );
     this.#open = !last;
     this.#parts.push(Buffer.from(data));
     if (!last) return;
@@ -66,7 +70,10 @@ describe('FrameParser', () => {
     const seen = new Collector();
     const parser = new FrameParser(seen, 1e6);
     parser.push(Buffer.concat(lengths.map((n) => frame(OPCODE.text, 'x'.repeat(n)))));
-    assert.deepEqual(seen.messages.map((m) => m.text.length), lengths);
+    assert.deepEqual(
+      seen.messages.map((m) => m.text.length),
+      lengths,
+    );
     assert.deepEqual(seen.faults, []);
   });
 
@@ -78,9 +85,13 @@ describe('FrameParser', () => {
       const bytes: Buffer[] = [];
       for (let m = 0; m < 5; m++) {
         const binary = next() < 0.5;
-        const parts = Array.from({ length: 1 + Math.floor(next() * 4) }, () => String.fromCharCode(97 + Math.floor(next() * 26)).repeat(Math.floor(next() ** 3 * 70_000)));
+        const parts = Array.from({ length: 1 + Math.floor(next() * 4) }, () =>
+          String.fromCharCode(97 + Math.floor(next() * 26)).repeat(Math.floor(next() ** 3 * 70_000)),
+        );
         parts.forEach((part, i) => {
-          bytes.push(frame(i > 0 ? OPCODE.continuation : binary ? OPCODE.binary : OPCODE.text, part, i === parts.length - 1));
+          bytes.push(
+            frame(i > 0 ? OPCODE.continuation : binary ? OPCODE.binary : OPCODE.text, part, i === parts.length - 1),
+          );
           if (next() < 0.4) {
             const payload = 'p'.repeat(Math.floor(next() * 126));
             controls.push(payload);
@@ -98,7 +109,11 @@ describe('FrameParser', () => {
         at += take;
       }
       assert.deepEqual(seen.messages, wanted, `round ${round}`);
-      assert.deepEqual(seen.controls.map((c) => c.payload), controls, `round ${round}`);
+      assert.deepEqual(
+        seen.controls.map((c) => c.payload),
+        controls,
+        `round ${round}`,
+      );
     }
   });
 
@@ -122,7 +137,11 @@ describe('FrameParser', () => {
     ['a continuation of nothing', frame(OPCODE.continuation, 'x'), 1002],
     ['a message inside a message', Buffer.concat([frame(OPCODE.text, 'x', false), frame(OPCODE.text, 'y')]), 1002],
     ['a message over the limit', frame(OPCODE.text, 'x'.repeat(1001)), 1009],
-    ['fragments that add up to more than the limit', Buffer.concat([frame(OPCODE.text, 'x'.repeat(600), false), frame(OPCODE.continuation, 'x'.repeat(600))]), 1009],
+    [
+      'fragments that add up to more than the limit',
+      Buffer.concat([frame(OPCODE.text, 'x'.repeat(600), false), frame(OPCODE.continuation, 'x'.repeat(600))]),
+      1009,
+    ],
   ];
   for (const [name, bytes, code] of broken) {
     it(`stops at ${name}`, () => {
@@ -130,7 +149,10 @@ describe('FrameParser', () => {
       const parser = new FrameParser(seen, 1000);
       parser.push(bytes);
       parser.push(frame(OPCODE.text, 'after'));
-      assert.deepEqual(seen.faults.map((f) => f.code), [code]);
+      assert.deepEqual(
+        seen.faults.map((f) => f.code),
+        [code],
+      );
       assert.ok(!seen.messages.some((m) => m.text === 'after'), 'nothing follows a fault');
     });
   }
@@ -140,7 +162,8 @@ describe('FrameParser', () => {
     for (let round = 0; round < 2000; round++) {
       const seen = new Collector();
       const parser = new FrameParser(seen, 10_000);
-      for (let i = 0; i < 5; i++) parser.push(Buffer.from(Array.from({ length: Math.floor(next() * 40) }, () => Math.floor(next() * 256))));
+      for (let i = 0; i < 5; i++)
+        parser.push(Buffer.from(Array.from({ length: Math.floor(next() * 40) }, () => Math.floor(next() * 256))));
       assert.ok(seen.faults.length <= 1);
     }
   });

@@ -22,7 +22,10 @@ describe('EmbeddedRegistry', () => {
     await first.remember(ended('a', 900));
     await first.remember(ended('b', 950));
     const second = await EmbeddedRegistry.open(path, undefined, () => 1000);
-    assert.deepEqual(second.list().map((e) => e.spec.id), ['b', 'a']);
+    assert.deepEqual(
+      second.list().map((e) => e.spec.id),
+      ['b', 'a'],
+    );
     assert.equal(second.find('a')?.endedReason, 'deleted');
     assert.equal(second.find('c'), undefined);
   });
@@ -32,7 +35,10 @@ describe('EmbeddedRegistry', () => {
     const path = file();
     const registry = await EmbeddedRegistry.open(path, { count: 3, ageMs: 100 }, () => now);
     for (let i = 0; i < 10; i++) await registry.remember(ended(`s${i}`, now));
-    assert.deepEqual(registry.list().map((e) => e.spec.id), ['s9', 's8', 's7']);
+    assert.deepEqual(
+      registry.list().map((e) => e.spec.id),
+      ['s9', 's8', 's7'],
+    );
     assert.ok(readFileSync(path, 'utf8').trim().split('\n').length <= 6);
     now = 1200;
     assert.deepEqual(registry.list(), []);
@@ -47,7 +53,10 @@ describe('EmbeddedRegistry', () => {
     const second = await EmbeddedRegistry.open(path, undefined, () => 1000);
     await second.remember(ended('b', 950));
     const third = await EmbeddedRegistry.open(path, undefined, () => 1000);
-    assert.deepEqual(third.list().map((e) => e.spec.id), ['b', 'a']);
+    assert.deepEqual(
+      third.list().map((e) => e.spec.id),
+      ['b', 'a'],
+    );
   });
 
   it('skips lines that are not its own', async () => {
@@ -55,7 +64,10 @@ describe('EmbeddedRegistry', () => {
     await EmbeddedRegistry.open(path);
     writeFileSync(path, `null\n[]\n"x"\n{}\n${JSON.stringify(ended('a', 900))}\n`);
     const registry = await EmbeddedRegistry.open(path, undefined, () => 1000);
-    assert.deepEqual(registry.list().map((e) => e.spec.id), ['a']);
+    assert.deepEqual(
+      registry.list().map((e) => e.spec.id),
+      ['a'],
+    );
   });
 
   it('keeps a sandbox in memory when the disk refuses, and says so', async () => {
