@@ -22,7 +22,6 @@ const PROGRAMS = [
   { names: ['X0tigervnc'], debian: 'tigervnc-scraping-server' },
   { names: ['ffmpeg'], debian: 'ffmpeg' },
   { names: ['ffprobe'], debian: 'ffmpeg' },
-  { names: ['xauth'], debian: 'xauth' },
   { names: ['setpriv'], debian: 'util-linux' },
 ];
 /** Without any font Chromium draws boxes. Fonts cannot be looked up on PATH, so they come along with the rest. */

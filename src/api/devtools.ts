@@ -4,7 +4,7 @@ import httpProxy from 'http-proxy';
 import { AppError } from '../core/errors.ts';
 import type { SandboxInfo } from '../core/live.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
-import type { ApiContext } from './server.ts';
+import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 
 interface Target {
@@ -25,7 +25,7 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
     path: string,
   ): Promise<{ info: SandboxInfo; status: number; text: string }> => {
     const id = ctx.params.id ?? '';
-    const info = sandboxes.get((ctx as unknown as ApiContext).state.principal, id);
+    const info = sandboxes.get(principalOf(ctx), id);
     const attachment = await sandboxes.attach(id, 'client', false, AbortSignal.timeout(ANSWER_LIMIT_MS));
     try {
       if ('path' in attachment.endpoint) throw new Error('DevTools are not on a unix socket');

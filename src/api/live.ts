@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import type { Router } from '@koa/router';
 import { AppError } from '../core/errors.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
-import type { ApiContext } from './server.ts';
+import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 
 /** The live view: one page, and the noVNC library beside it. */
 export function liveRoutes(router: Router, deps: { sandboxes: Sandboxes; urls: Urls; novncDir: string }): void {
   router.get('/sandboxes/:id/live', (ctx) => {
-    const info = deps.sandboxes.get((ctx as unknown as ApiContext).state.principal, ctx.params.id ?? '');
+    const info = deps.sandboxes.get(principalOf(ctx), ctx.params.id ?? '');
     if (info.ended)
       throw new AppError('SANDBOX_ENDED', `Sandbox ${info.spec.id} has ended: ${info.ended.endedReason}.`);
     ctx.type = 'text/html';

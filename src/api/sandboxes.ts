@@ -6,7 +6,7 @@ import type { SandboxInfo } from '../core/live.ts';
 import { isoTime } from '../core/recording.ts';
 import { hasEnded, type SandboxState } from '../core/sandbox.ts';
 import type { CreateInput, Sandboxes } from '../core/sandboxes.ts';
-import type { ApiContext } from './server.ts';
+import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 import type { Validator } from './validate.ts';
 
@@ -25,7 +25,6 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
     ctx.status = status;
     ctx.body = { code: 'SUCCESS', requestId: ctx.state.requestId, data: sandboxView(ctx, info, urls) };
   };
-  const who = (ctx: Context) => (ctx as ApiContext).state.principal;
   const idOf = (ctx: Context & { params?: Record<string, string> }): string => ctx.params?.id ?? '';
 
   router.post('/sandboxes', async (ctx) => {
@@ -34,7 +33,7 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
     const gone = new AbortController();
     // Of the response: the request's own 'close' comes as soon as its body was read.
     ctx.res.once('close', () => gone.abort());
-    answer(ctx, await sandboxes.create(who(ctx), input, wait, gone.signal), wait ? 201 : 202);
+    answer(ctx, await sandboxes.create(principalOf(ctx), input, wait, gone.signal), wait ? 201 : 202);
   });
 
   router.get('/sandboxes', (ctx) => {
@@ -42,7 +41,7 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
     const query = validator.query<{ status?: SandboxState; page: number; page_size: number }>('listSandboxes', params);
     const wanted = [...params].filter(([name]) => name.startsWith('metadata.'));
     const found = sandboxes.list(
-      who(ctx),
+      principalOf(ctx),
       (info) =>
         (query.status === undefined || info.state === query.status) &&
         wanted.every(([name, value]) => info.spec.metadata[name.slice('metadata.'.length)] === value),
@@ -53,18 +52,18 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
     ctx.body = { code: 'SUCCESS', requestId: ctx.state.requestId, data };
   });
 
-  router.get('/sandboxes/:id', (ctx) => answer(ctx, sandboxes.get(who(ctx), idOf(ctx))));
-  router.post('/sandboxes/:id/stop', async (ctx) => answer(ctx, await sandboxes.stop(who(ctx), idOf(ctx))));
-  router.delete('/sandboxes/:id', async (ctx) => answer(ctx, await sandboxes.stop(who(ctx), idOf(ctx))));
+  router.get('/sandboxes/:id', (ctx) => answer(ctx, sandboxes.get(principalOf(ctx), idOf(ctx))));
+  router.post('/sandboxes/:id/stop', async (ctx) => answer(ctx, await sandboxes.stop(principalOf(ctx), idOf(ctx))));
+  router.delete('/sandboxes/:id', async (ctx) => answer(ctx, await sandboxes.stop(principalOf(ctx), idOf(ctx))));
   router.post('/sandboxes/:id/recordings/start', async (ctx) =>
-    answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), true)),
+    answer(ctx, await sandboxes.setRecording(principalOf(ctx), idOf(ctx), true)),
   );
   router.post('/sandboxes/:id/recordings/stop', async (ctx) =>
-    answer(ctx, await sandboxes.setRecording(who(ctx), idOf(ctx), false)),
+    answer(ctx, await sandboxes.setRecording(principalOf(ctx), idOf(ctx), false)),
   );
 
   router.get('/sandboxes/:id/health', (ctx) => {
-    const { state, status, ended } = sandboxes.get(who(ctx), idOf(ctx));
+    const { state, status, ended } = sandboxes.get(principalOf(ctx), idOf(ctx));
     if (ended) throw new AppError('SANDBOX_ENDED', `Sandbox ${idOf(ctx)} has ended: ${ended.endedReason}.`);
     if (state !== 'READY') throw new AppError('SANDBOX_NOT_READY', `Sandbox ${idOf(ctx)} is ${state}.`);
     if (!status?.devtools) throw new AppError('BROWSER_UNREACHABLE', 'The browser is down and being started again.');

@@ -6,6 +6,7 @@ import { type Access, type Principal, sees } from '../core/access.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
+import { principalOf } from './context.ts';
 import { devToolsRoutes } from './devtools.ts';
 import { liveRoutes } from './live.ts';
 import { metaRoutes } from './meta.ts';
@@ -30,11 +31,6 @@ export interface ApiOptions {
 export interface ApiLog {
   info(fields: object, message: string): void;
   error(fields: object, message: string): void;
-}
-
-/** A request with the parts that every route needs. */
-export interface ApiContext extends Context {
-  state: { requestId: string; principal: Principal };
 }
 
 /** The API on its private socket; only the gateway talks to it. */
@@ -82,7 +78,7 @@ function buildApp(options: ApiOptions): Koa {
   metaRoutes(router, { ready: options.ready, openapiYaml: options.openapiYaml });
   sandboxRoutes(router, { sandboxes: options.sandboxes, urls, validator });
   const visible = (ctx: Context) => (sandboxId: string) => {
-    const { principal } = (ctx as ApiContext).state;
+    const principal = principalOf(ctx);
     const owner = options.sandboxes.find(sandboxId)?.spec.owner;
     return owner === undefined ? principal.role === 'admin' : sees(principal, owner);
   };
@@ -144,12 +140,12 @@ const PUBLIC_PATHS = /^\/(health|readyz|openapi\.yaml|novnc\/.*)$/;
 /** Who asks, or 401; a ticket opens only what belongs to its sandbox and role. */
 function authenticate(access: Access): Koa.Middleware {
   return async (ctx, next) => {
-    if (!PUBLIC_PATHS.test(ctx.path)) ctx.state.principal = principalOf(access, ctx);
+    if (!PUBLIC_PATHS.test(ctx.path)) ctx.state.principal = authenticated(access, ctx);
     await next();
   };
 }
 
-function principalOf(access: Access, ctx: Context): Principal {
+function authenticated(access: Access, ctx: Context): Principal {
   const query = new URLSearchParams(ctx.querystring);
   const ticketed = /^\/sandboxes\/([^/]+)\/(live|json)(\/|$)/.exec(ctx.path);
   const from = { headers: ctx.headers, query };

@@ -1,0 +1,7 @@
+import type { Context } from 'koa';
+import type { Principal } from '../core/access.ts';
+
+/** Who is asking; the server has found out before any route runs. */
+export function principalOf(ctx: { readonly state: Context['state'] }): Principal {
+  return ctx.state.principal as Principal;
+}
