@@ -104,7 +104,8 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
 async function readJson(req: IncomingMessage): Promise<unknown> {
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of req as AsyncIterable<Buffer>) {
+  // Not destroyed when too large: the gateway's connection, which others use next, has to be read to the end.
+  for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     size += chunk.length;
     if (size > MAX_BODY) throw new AppError('PAYLOAD_TOO_LARGE', `The body is larger than ${MAX_BODY} bytes.`);
     chunks.push(chunk);

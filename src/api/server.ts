@@ -111,6 +111,7 @@ function answerErrors(log: ApiLog): Koa.Middleware {
       await next();
     } catch (err) {
       answerError(ctx, err, requestId);
+      ctx.req.resume(); // Node does this only for a body of which nothing was read
       if (!(err instanceof AppError) || err.status >= 500)
         log.error({ requestId, path: ctx.path, err }, 'request failed');
     } finally {

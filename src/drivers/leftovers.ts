@@ -1,4 +1,5 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long killed processes may take to go, in milliseconds. */
@@ -52,18 +53,18 @@ function kill(pid: number): void {
   }
 }
 
-/** Removes lock files and sockets of X servers of this user that are dead: an Xvfb that was killed cannot do it itself. */
-export async function removeDeadXLocks(uid: number): Promise<void> {
-  for (const name of await readdir('/tmp')) {
-    const display = /^\.X(\d+)-lock$/.exec(name)?.[1];
-    if (display === undefined) continue;
-    const lock = `/tmp/${name}`;
+/** Sockets younger than this may belong to a server that is about to listen, in milliseconds. */
+const SOCKET_SETTLED_MS = 2000;
+const X_SOCKETS = '/tmp/.X11-unix';
+
+/** Removes sockets of this user's X servers that are dead: an Xvfb that was killed could not do it itself. */
+export async function removeDeadXSockets(uid: number, settledMs = SOCKET_SETTLED_MS): Promise<void> {
+  for (const name of await readdir(X_SOCKETS)) {
+    const socket = `${X_SOCKETS}/${name}`;
     try {
-      if ((await stat(lock)).uid !== uid) continue;
-      const pid = Number.parseInt(await readFile(lock, 'utf8'), 10);
-      if (await isXServer(pid)) continue;
-      await rm(lock, { force: true });
-      await rm(`/tmp/.X11-unix/X${display}`, { force: true });
+      const { uid: owner, mtimeMs } = await stat(socket);
+      if (owner === uid && Date.now() - mtimeMs > settledMs && !(await isListening(socket)))
+        await rm(socket, { force: true });
     } catch (err) {
       // Somebody else was faster.
       if ((err as NodeJS.ErrnoException).code !== 'ENOENT') throw err;
@@ -71,7 +72,14 @@ export async function removeDeadXLocks(uid: number): Promise<void> {
   }
 }
 
-async function isXServer(pid: number): Promise<boolean> {
-  const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-  return name.startsWith('X');
+function isListening(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect({ path: socket });
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    // Only "connection refused" means that nobody is there.
+    probe.once('error', (err: NodeJS.ErrnoException) => resolve(err.code !== 'ECONNREFUSED'));
+  });
 }

@@ -7,7 +7,7 @@ import type { Readable } from 'node:stream';
 import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
-import { endProcessesOf, removeDeadXLocks } from './leftovers.ts';
+import { endProcessesOf, removeDeadXSockets } from './leftovers.ts';
 
 export interface LocalDriverOptions {
   /** Short folder for sockets, profiles and downloads of running sandboxes. */
@@ -90,7 +90,8 @@ export class LocalDriver implements Driver {
     // Without a config there is no folder any more: the runtime has removed it and all its children with it.
     if (config) {
       await endProcessesOf(dir, config.user?.uid);
-      await removeDeadXLocks(config.user?.uid ?? process.getuid?.() ?? 0);
+      // A user of its own has no other X server that could be about to start.
+      await (config.user ? removeDeadXSockets(config.user.uid, 0) : removeDeadXSockets(process.getuid?.() ?? 0));
     }
     await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
     await rm(this.#tombstoneOf(id), { force: true });

@@ -101,12 +101,16 @@ function copyHeaders(req: HttpRequest): Record<string, string | string[]> {
 /** One request and its answer. uWebSockets.js forbids any use of `res` once it is over. */
 class Exchange {
   readonly #res: HttpResponse;
+  readonly #upstream: ClientRequest;
   readonly #requestId: string;
   readonly #isHead: boolean;
+  /** The API may answer before it has read the whole body; the rest of it is then thrown away. */
+  #answered = false;
   #over = false;
 
   constructor(res: HttpResponse, upstream: ClientRequest, requestId: string, isHead: boolean) {
     this.#res = res;
+    this.#upstream = upstream;
     this.#requestId = requestId;
     this.#isHead = isHead;
     res.onAborted(() => {
@@ -114,7 +118,7 @@ class Exchange {
       upstream.destroy();
     });
     res.onData((chunk, isLast) => {
-      if (this.#over) return;
+      if (this.#over || this.#answered) return;
       // The chunk is dead after this call, and the write may have to wait.
       if (chunk.byteLength > 0 && !upstream.write(Buffer.from(chunk.slice(0))) && !isLast) {
         res.pause();
@@ -134,6 +138,12 @@ class Exchange {
 
   onAnswer(answer: IncomingMessage): void {
     if (this.#over) return void answer.destroy();
+    this.#answered = true;
+    if (!this.#upstream.writableEnded) {
+      // Else a client that keeps its connection could never send its next request, and the API's socket would stay for ever.
+      this.#res.resume();
+      answer.once('end', () => this.#upstream.destroy());
+    }
     const status = answer.statusCode ?? 500;
     const length = answer.headers['content-length'];
     this.#res.cork(() => {

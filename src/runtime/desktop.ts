@@ -16,7 +16,7 @@ export function homeOf(config: RuntimeConfig): string {
 /** Makes the folders of the browser's user, its own and nobody else's: temporary files, downloads. */
 export function prepareHome(config: RuntimeConfig): void {
   const home = homeOf(config);
-  for (const folder of [home, join(home, 't'), join(home, 'd')]) {
+  for (const folder of [home, join(home, 't'), join(home, 'Downloads')]) {
     mkdirSync(folder, { mode: 0o700 });
     if (config.user) chownSync(folder, config.user.uid, config.user.gid);
   }
@@ -69,11 +69,13 @@ export async function startXvfb(
   const child = new Child({
     name: 'Xvfb',
     command: 'Xvfb',
-    // -displayfd lets the server take the first free number itself: no race between two sandboxes. Neither TCP nor
-    // the abstract socket: only the file socket, guarded by the cookie. -noreset: no restart when the last client goes.
+    // -displayfd lets the server take the first free number itself: no race between two sandboxes. It goes without a lock
+    // file and tells a taken number by the abstract socket alone, so that one has to stay (`-nolisten local` would let a
+    // second server of the same user take the first one's socket over). Both sockets ask for the cookie; TCP is off.
+    // -noreset: no restart when the last client goes.
     args: [
       ...['-displayfd', '3', '-screen', '0', `${width}x${height}x24`, '-auth', authFile],
-      ...['-nolisten', 'tcp', '-nolisten', 'local', '-noreset'],
+      ...['-nolisten', 'tcp', '-noreset'],
     ],
     env: childEnv(config),
     cwd: config.dir,

@@ -102,14 +102,14 @@ function mentions(pid: number, text: string): boolean {
   }
 }
 
-/** No process, no folder, no X lock of a sandbox below this run folder. */
+/** No process, no folder, no X socket of a sandbox below this run folder. */
 export async function assertNothingLeft(runDir: string): Promise<void> {
   const leftovers = (): string[] => [
     ...processesOf(runDir).map(
       (pid) => `process ${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').slice(0, 120)}`,
     ),
     ...(existsSync(runDir) ? readdirSync(runDir).filter((name) => name !== 'api') : []).map((name) => `folder ${name}`),
-    ...deadXLocks(),
+    ...deadXSockets(),
   ];
   await waitFor(
     () => leftovers().length === 0,
@@ -118,18 +118,15 @@ export async function assertNothingLeft(runDir: string): Promise<void> {
   );
 }
 
-/** Lock files of X servers that are dead and were those of a sandbox's own user. */
-function deadXLocks(): string[] {
-  return readdirSync('/tmp')
-    .filter((name) => /^\.X\d+-lock$/.test(name))
-    .filter((name) => {
-      try {
-        const pid = Number.parseInt(readFileSync(join('/tmp', name), 'utf8'), 10);
-        return statSync(join('/tmp', name)).uid > 1_879_048_191 && !existsSync(`/proc/${pid}`);
-      } catch {
-        return false;
-      }
-    });
+/** Sockets of X servers that are dead and were those of a sandbox's own user. */
+function deadXSockets(): string[] {
+  const listening = readFileSync('/proc/net/unix', 'utf8');
+  return readdirSync('/tmp/.X11-unix')
+    .map((name) => `/tmp/.X11-unix/${name}`)
+    .filter(
+      (path) =>
+        (statSync(path, { throwIfNoEntry: false })?.uid ?? 0) > 1_879_048_191 && !listening.includes(` ${path}\n`),
+    );
 }
 
 /** Waits for a condition with a bound in milliseconds; the error says what for. */

@@ -1,0 +1,609 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { type BrowserContext, chromium } from 'playwright-core';
+import puppeteer from 'puppeteer-core';
+import WebSocket from 'ws';
+import type { Recording, Sandbox } from '../../src/client/client.ts';
+import { type Service, startService, waitFor } from './service.ts';
+
+const run = promisify(execFile);
+
+/** Far above what any case takes, so that a hang fails the case and not the whole run. */
+const LIMIT = { timeout: 90_000 };
+const SCREEN = { width: 1280, height: 720 };
+const SEGMENT_SECONDS = 5;
+/** What H.264 at this quality may do to a flat colour, per channel. */
+const TOLERANCE = 24;
+
+type Rgb = readonly [number, number, number];
+const RED: Rgb = [200, 30, 60];
+const BLUE: Rgb = [20, 60, 200];
+/** A place on the screen that only has the page's background, away from the mouse pointer in the middle. */
+const BACKGROUND = { x: 900, y: 500 };
+
+let service: Service;
+let site: { readonly url: string; readonly server: Server };
+/** Downloaded files; the site serves them too. */
+let folder: string;
+/** Recorded always, and red. */
+let red: Sandbox;
+/** Recorded when asked, and blue. */
+let blue: Sandbox;
+let player: BrowserContext;
+
+before(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bt-rec-'));
+  site = await startSite();
+  [service, player] = await Promise.all([startService(), startPlayer(join(folder, 'profile'))]);
+  const recordingSegmentSeconds = SEGMENT_SECONDS;
+  red = await service.client.create({ viewport: SCREEN, recording: 'always', recordingSegmentSeconds });
+  await show(red, RED);
+  blue = await service.client.create({ viewport: SCREEN, recording: 'manual', recordingSegmentSeconds });
+  await show(blue, BLUE);
+}, LIMIT);
+
+after(async () => {
+  await player?.close();
+  rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  site?.server.close();
+  site?.server.closeAllConnections();
+  try {
+    await service.stop();
+  } finally {
+    await service.clean();
+  }
+}, LIMIT);
+
+describe('Starting and stopping the recorder', () => {
+  it('"manual" records nothing until somebody asks.', LIMIT, async () => {
+    const { recording } = await service.client.get(blue.sandboxId);
+    assert.deepEqual(recording, { mode: 'manual', state: 'off' });
+    assert.deepEqual(await service.client.recordings(blue.sandboxId), []);
+  });
+
+  it('?recording=true on the automation socket starts it.', LIMIT, async () => {
+    const socket = await openSocket(`${blue.cdpUrl}?recording=true`);
+    const { recording } = await service.client.get(blue.sandboxId);
+    assert.equal(recording.state, 'recording');
+    await assertGrowing(blue, recording.sessionId as string);
+    socket.close();
+  });
+
+  it(
+    'It goes on when the client that asked has left; start is idempotent, stop is too and finishes the file.',
+    LIMIT,
+    async () => {
+      const sessionId = (await service.client.get(blue.sandboxId)).recording.sessionId;
+      assert.match(sessionId ?? '', new RegExp(`^vnc_${blue.sandboxId}_\\d{8}_\\d{6}$`));
+      for (let i = 0; i < 2; i += 1) {
+        assert.deepEqual((await switchRecorder(blue, 'start')).recording, {
+          mode: 'manual',
+          state: 'recording',
+          sessionId,
+        });
+      }
+      await waitForFrames(blue, 10);
+      for (let i = 0; i < 2; i += 1) {
+        assert.deepEqual((await switchRecorder(blue, 'stop')).recording, { mode: 'manual', state: 'off' });
+        const files = await service.client.recordings(blue.sandboxId);
+        assert.ok(
+          files.length > 0 && files.every((file) => file.status === 'completed' && file.sessionId === sessionId),
+        );
+      }
+      const before = await service.client.recordings(blue.sandboxId);
+      assert.ok((await probe(await download(before[0] as Recording))).duration > 0);
+    },
+  );
+
+  it('?recording=true on the livestream socket starts it again, and no file is written twice.', LIMIT, async () => {
+    const before = await service.client.recordings(blue.sandboxId);
+    const socket = await openSocket(`${blue.vncUrl}?recording=true`);
+    const { recording } = await service.client.get(blue.sandboxId);
+    assert.equal(recording.state, 'recording');
+    await assertGrowing(blue, recording.sessionId as string, before);
+    socket.close();
+    const now = await service.client.recordings(blue.sandboxId);
+    for (const file of before)
+      assert.deepEqual(
+        now.find((other) => other.filename === file.filename),
+        file,
+      );
+    assert.ok(now.length > before.length);
+  });
+
+  it('A recorder that is stopped as soon as it started leaves a file that plays, or none.', LIMIT, async () => {
+    await switchRecorder(blue, 'stop');
+    const before = (await service.client.recordings(blue.sandboxId)).map((file) => file.filename);
+    for (const patience of [0, 50, 100, 200, 400]) {
+      await switchRecorder(blue, 'start');
+      await sleep(patience);
+      await switchRecorder(blue, 'stop');
+    }
+    const added = (await service.client.recordings(blue.sandboxId)).filter((file) => !before.includes(file.filename));
+    const probes = await Promise.all(added.map(async (file) => ({ file, ...(await probe(await download(file))) })));
+    // The cases below are about recordings of some length.
+    for (const { downloadUrl } of added) await fetch(`${service.url}${downloadUrl}`, { method: 'DELETE' });
+    await switchRecorder(blue, 'start');
+    for (const { file, frames, errors } of probes) {
+      assert.ok(frames > 0 && errors === '', `${file.filename}: ${file.size} bytes, ${frames} frames, ${errors}`);
+    }
+  });
+
+  it('"off" refuses with a clear sentence, on every way in, and writes nothing.', LIMIT, async () => {
+    const mine = await service.client.create({ recording: 'off' });
+    const answer = await fetch(`${service.url}/sandboxes/${mine.sandboxId}/recordings/start`, { method: 'POST' });
+    assert.equal(answer.status, 400);
+    const body = (await answer.json()) as { code: number; message: string };
+    assert.equal(body.code, 1001);
+    assert.match(body.message, /recording.*"off"/);
+    for (const url of [mine.cdpUrl, mine.vncUrl]) {
+      await assert.rejects(openSocket(`${url}?recording=true`), /Unexpected server response: 400/);
+    }
+    const { recording, status } = await service.client.get(mine.sandboxId);
+    assert.deepEqual({ recording, status }, { recording: { mode: 'off', state: 'off' }, status: 'READY' });
+    await service.client.delete(mine.sandboxId);
+    assert.deepEqual(await service.client.recordings(mine.sandboxId), []);
+  });
+});
+
+describe('While two sandboxes are being recorded', () => {
+  it(
+    '"always" writes one segment after the other; only the one being written has the status "recording".',
+    LIMIT,
+    async () => {
+      await waitFor(async () => (await service.client.recordings(red.sandboxId)).length >= 3, 'three segments', 40_000);
+      const files = await service.client.recordings(red.sandboxId);
+      assert.deepEqual(
+        files.map((file) => file.segment),
+        [...files.keys()].reverse(),
+        'newest first, numbered from 0 without a gap',
+      );
+      assert.deepEqual(
+        files.map((file) => file.status),
+        files.map((_, i) => (i === 0 ? 'recording' : 'completed')),
+      );
+      assert.equal(new Set(files.map((file) => file.sessionId)).size, 1);
+      const { recording } = await service.client.get(red.sandboxId);
+      assert.deepEqual(recording, { mode: 'always', state: 'recording', sessionId: files[0]?.sessionId });
+    },
+  );
+
+  it('The list has all of both, newest first, with the documented fields and pages.', LIMIT, async () => {
+    const all = await list('page_size=100');
+    const ids = new Set(all.recordings.map((file) => file.filename.slice(4, 40)));
+    assert.deepEqual(ids, new Set([red.sandboxId, blue.sandboxId]));
+    assert.deepEqual(
+      { total: all.total, page: all.page, pageSize: all.pageSize },
+      { total: all.recordings.length, page: 1, pageSize: 100 },
+    );
+    const times = all.recordings.map((file) => Date.parse(file.createdAt));
+    assert.deepEqual(
+      times,
+      [...times].sort((a, b) => b - a),
+    );
+    for (const file of all.recordings) {
+      const { filename, sessionId, segment, size, createdAt, ...rest } = file;
+      assert.equal(filename, `${sessionId}_seg${String(segment).padStart(3, '0')}.mkv`);
+      assert.match(createdAt, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d:\d\d$/);
+      assert.ok(Number.isInteger(size) && size >= 0);
+      const { status, ...fixed } = rest;
+      assert.ok(status === 'recording' || status === 'completed');
+      assert.deepEqual(fixed, { format: 'mkv', downloadUrl: `/recordings/${filename}`, recordingType: 'vnc' });
+    }
+    // Only completed files, so that none is added between the requests below.
+    const names = (page: { recordings: Recording[] }): string[] => page.recordings.map((file) => file.filename);
+    const [first, second, past] = [
+      await list('page=1&page_size=2'),
+      await list('page=2&page_size=2'),
+      await list('page=99&page_size=2'),
+    ];
+    assert.equal(first.recordings.length, 2);
+    assert.equal(new Set([...names(first), ...names(second)]).size, 2 + second.recordings.length);
+    assert.deepEqual({ ...past, total: 0 }, { recordings: [], total: 0, page: 99, pageSize: 2 });
+    assert.ok(past.total >= all.total);
+    assert.equal((await list('')).pageSize, 20);
+  });
+
+  it('A segment can be downloaded while it is written: as long as announced, and decodable.', LIMIT, async () => {
+    // Until the answer has begun, a new segment may have; then this one is whole and the case is not about it.
+    await waitFor(async () => {
+      const newest = (await service.client.recordings(red.sandboxId))[0] as Recording;
+      const answer = await fetch(`${service.url}${newest.downloadUrl}`);
+      assert.equal(answer.status, 200);
+      const length = Number(answer.headers.get('content-length'));
+      assert.ok(length >= newest.size, 'it never shrinks');
+      const bytes = Buffer.from(await answer.arrayBuffer());
+      assert.equal(bytes.length, length);
+      const same = (await service.client.recordings(red.sandboxId)).find((file) => file.filename === newest.filename);
+      if (same?.status !== 'recording' || length === 0) return false;
+      const file = join(folder, 'growing.mkv');
+      writeFileSync(file, bytes);
+      const { frames, codec, errors } = await probe(file);
+      if (frames < 5) return false;
+      assert.deepEqual({ codec, errors }, { codec: 'h264', errors: '' });
+      return true;
+    }, 'a partial download with some frames in it');
+  });
+});
+
+describe('After both sandboxes are deleted', () => {
+  let files: { info: Recording; file: string }[];
+
+  before(async () => {
+    // At the same moment: neither recorder may be cut short by the other.
+    await Promise.all([service.client.delete(red.sandboxId), service.client.delete(blue.sandboxId)]);
+    const { recordings } = await list('page_size=100');
+    files = await Promise.all(recordings.map(async (info) => ({ info, file: await download(info) })));
+  }, LIMIT);
+
+  it('Every segment is completed, and no byte came after its sandbox had ended.', LIMIT, async () => {
+    assert.ok(files.length >= 5, `${files.length} files`);
+    assert.deepEqual(new Set(files.map(({ info }) => info.status)), new Set(['completed']));
+    for (const { info, file } of files) assert.equal(readFileSync(file).length, info.size);
+  });
+
+  it(
+    'Every segment plays alone: H.264, the size of the screen, about 10 frames a second, a duration.',
+    LIMIT,
+    async () => {
+      for (const { info, file } of files) {
+        const { codec, width, height, pixels, rate, frames, duration, errors } = await probe(file);
+        const what = `${info.filename}: ${frames} frames in ${duration} s, ${errors}`;
+        assert.deepEqual(
+          { codec, width, height, pixels, errors },
+          { codec: 'h264', ...SCREEN, pixels: 'yuv420p', errors: '' },
+          what,
+        );
+        assert.equal(rate, '10/1', what);
+        assert.ok(duration > 0, what);
+        // A machine under load may drop some, but never invent any.
+        assert.ok(frames >= Math.max(1, duration * 6 - 2) && frames <= duration * 10 + 2, what);
+      }
+    },
+  );
+
+  it('All but the last segment of a session have the length that was asked for.', LIMIT, async () => {
+    const ofRed = files.filter(({ info }) => info.filename.includes(red.sandboxId));
+    const last = Math.max(...ofRed.map(({ info }) => info.segment));
+    for (const { info, file } of ofRed) {
+      const { duration } = await probe(file);
+      if (info.segment === last) assert.ok(duration <= SEGMENT_SECONDS + 1, `${info.filename}: ${duration} s`);
+      else assert.ok(Math.abs(duration - SEGMENT_SECONDS) <= 1, `${info.filename}: ${duration} s`);
+    }
+  });
+
+  it(
+    'Each shows the screen of its own sandbox: the last frame of every segment has its colour, and none the other.',
+    LIMIT,
+    async () => {
+      for (const { info, file } of files) {
+        const isRed = info.filename.includes(red.sandboxId);
+        const [colour, other] = isRed ? [RED, BLUE] : [BLUE, RED];
+        const frames = await pixels(file, { ...BACKGROUND, width: 2, height: 2 });
+        const seen = frames.slice(-1)[0] as Rgb;
+        assert.ok(isNear(seen, colour), `${info.filename} ends in ${seen} instead of ${colour}`);
+        assert.ok(!frames.some((pixel) => isNear(pixel, other)), `${info.filename} shows the other sandbox`);
+      }
+    },
+  );
+
+  it('The mouse pointer is drawn.', LIMIT, async () => {
+    // An X server's pointer begins in the middle of the screen, and nobody has moved this one.
+    const { file } = files.find(({ info }) => info.filename.includes(blue.sandboxId)) as { file: string };
+    const darkAt = async (x: number, y: number): Promise<number> => {
+      const all = await pixels(file, { x, y, width: 16, height: 24 });
+      return all.slice(-16 * 24).filter((pixel) => pixel.every((channel) => channel < 70)).length;
+    };
+    assert.ok((await darkAt(SCREEN.width / 2, SCREEN.height / 2)) > 10, 'there is something dark in the middle');
+    assert.equal(await darkAt(BACKGROUND.x, BACKGROUND.y), 0, 'and nothing dark beside it');
+  });
+
+  for (const type of ['video/x-matroska', 'video/webm']) {
+    it(`Every segment plays in a <video> of Chromium when it is served as ${type}.`, LIMIT, async () => {
+      for (const { info, file } of files) {
+        const seen = await play(`${site.url}/files/${file.slice(folder.length + 1)}?type=${type}`);
+        assert.deepEqual({ width: seen.width, height: seen.height }, SCREEN, info.filename);
+        assert.ok(seen.reached > 0, info.filename);
+        const colour = info.filename.includes(red.sandboxId) ? RED : BLUE;
+        assert.ok(
+          seen.pixel && isNear(seen.pixel, colour),
+          `${info.filename} shows ${seen.pixel} instead of ${colour}`,
+        );
+      }
+    });
+  }
+
+  it("A <video> plays straight from the service's own address.", LIMIT, async () => {
+    const { info } = files[0] as { info: Recording };
+    const seen = await play(`${service.url}${info.downloadUrl}`);
+    assert.deepEqual({ width: seen.width, height: seen.height }, SCREEN);
+    assert.ok(seen.reached > 0);
+  });
+
+  it('GET, HEAD and Range answer as documented.', LIMIT, async () => {
+    const { info, file } = files[0] as { info: Recording; file: string };
+    const url = `${service.url}${info.downloadUrl}`;
+    for (const method of ['GET', 'HEAD']) {
+      const answer = await fetch(url, { method });
+      assert.equal(answer.status, 200);
+      assert.equal(answer.headers.get('content-type'), 'video/x-matroska');
+      assert.equal(answer.headers.get('content-length'), String(info.size));
+      assert.equal(answer.headers.get('content-disposition'), `attachment; filename="${info.filename}"`);
+      assert.equal(Buffer.from(await answer.arrayBuffer()).length, method === 'HEAD' ? 0 : info.size);
+    }
+    const part = await fetch(url, { headers: { range: 'bytes=10-29' } });
+    assert.equal(part.status, 206);
+    assert.equal(part.headers.get('content-range'), `bytes 10-29/${info.size}`);
+    assert.deepEqual(Buffer.from(await part.arrayBuffer()), readFileSync(file).subarray(10, 30));
+    const ofItsSandbox = await fetch(`${service.url}/sandboxes/${sandboxOf(info)}/recordings/${info.filename}`);
+    assert.deepEqual(Buffer.from(await ofItsSandbox.arrayBuffer()), readFileSync(file));
+    const other = sandboxOf(info) === red.sandboxId ? blue.sandboxId : red.sandboxId;
+    assert.equal((await fetch(`${service.url}/sandboxes/${other}/recordings/${info.filename}`)).status, 404);
+  });
+
+  it('DELETE removes one recording and no other, and says so; after that it is not found.', LIMIT, async () => {
+    const { info } = files[0] as { info: Recording };
+    const url = `${service.url}${info.downloadUrl}`;
+    const { total } = await list('');
+    const answer = await fetch(url, { method: 'DELETE' });
+    assert.equal(answer.status, 200);
+    assert.deepEqual(await answer.json(), { message: 'Recording file deleted successfully', filename: info.filename });
+    for (const method of ['GET', 'HEAD', 'DELETE']) assert.equal((await fetch(url, { method })).status, 404, method);
+    const after = await list('');
+    assert.equal(after.total, total - 1);
+    assert.ok(!after.recordings.some((file) => file.filename === info.filename));
+  });
+
+  it('A name that is not one of a recording is refused with the documented body.', LIMIT, async () => {
+    for (const method of ['GET', 'DELETE']) {
+      const answer = await fetch(`${service.url}/recordings/film.mp4`, { method });
+      assert.equal(answer.status, 400);
+      assert.deepEqual(await answer.json(), { error: 'Invalid filename' });
+    }
+  });
+});
+
+/** A page of one colour with a counter in its corner, so that the encoder has something to do. */
+function colourPage(colour: string): string {
+  return `<!doctype html><title>${colour}</title><body style="margin:0;background:rgb(${colour})"><h1>0</h1>
+<script>let n = 0; setInterval(() => { document.querySelector('h1').textContent = ++n }, 100)</script>`;
+}
+
+/** The pages for the sandboxes and for the player, and the downloaded files with ranges. */
+async function startSite(): Promise<{ url: string; server: Server }> {
+  const server = createServer((req, res) => {
+    const { pathname, searchParams } = new URL(req.url ?? '/', 'http://site');
+    if (pathname.startsWith('/files/')) {
+      const bytes = readFileSync(join(folder, pathname.slice('/files/'.length).replaceAll('/', '')));
+      sendRange(req, res, bytes, searchParams.get('type') ?? '');
+      return;
+    }
+    res.setHeader('content-type', 'text/html; charset=utf-8');
+    res.end(
+      pathname === '/player' ? '<!doctype html><title>player</title>' : colourPage(searchParams.get('rgb') ?? ''),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+function sendRange(req: IncomingMessage, res: ServerResponse, bytes: Buffer, type: string): void {
+  const [, from, to] = /^bytes=(\d+)-(\d*)$/.exec(req.headers.range ?? '') ?? [];
+  const start = Number(from ?? 0);
+  const end = to ? Number(to) : bytes.length - 1;
+  res.statusCode = from === undefined ? 200 : 206;
+  if (from !== undefined) res.setHeader('content-range', `bytes ${start}-${end}/${bytes.length}`);
+  res.setHeader('accept-ranges', 'bytes');
+  res.setHeader('content-type', type);
+  res.end(bytes.subarray(start, end + 1));
+}
+
+/** The machine's own Chromium without a screen; as root it cannot use its sandbox. */
+function startPlayer(profile: string): Promise<BrowserContext> {
+  return chromium.launchPersistentContext(profile, {
+    executablePath: '/usr/bin/chromium',
+    headless: true,
+    args: [
+      ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
+      ...[
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+        '--disable-quic',
+        '--no-first-run',
+      ],
+    ],
+  });
+}
+
+/** Plays a video until its clock runs. The pixel is the background at that moment; none for another site's video. */
+async function play(url: string): Promise<{ width: number; height: number; reached: number; pixel: Rgb | undefined }> {
+  const page = await player.newPage();
+  try {
+    await page.goto(`${site.url}/player`);
+    return await page.evaluate(
+      async ([src, x, y]) => {
+        const video = document.createElement('video');
+        video.muted = true;
+        const failed = new Promise<never>((_, reject) => {
+          video.addEventListener('error', () =>
+            reject(new Error(`video error ${video.error?.code}: ${video.error?.message}`)),
+          );
+          setTimeout(() => reject(new Error(`the video got no further than readyState ${video.readyState}`)), 20_000);
+        });
+        const event = (name: string): Promise<unknown> =>
+          new Promise((resolve) => video.addEventListener(name, resolve));
+        const loaded = event('loadeddata');
+        video.src = src;
+        await Promise.race([loaded, failed]);
+        const wanted = Math.min(0.5, video.duration / 2);
+        const running = new Promise<void>((resolve) => {
+          video.addEventListener('timeupdate', () => {
+            if (video.currentTime >= wanted) resolve();
+          });
+        });
+        await Promise.race([Promise.all([video.play(), running]), failed]);
+        const reached = video.currentTime;
+        video.pause();
+        // The end, since a sandbox's first frames come before its page.
+        const sought = event('seeked');
+        video.currentTime = Math.max(0, video.duration - 0.05);
+        await Promise.race([sought, failed]);
+        const canvas = document.createElement('canvas');
+        canvas.width = video.videoWidth;
+        canvas.height = video.videoHeight;
+        const context = canvas.getContext('2d') as CanvasRenderingContext2D;
+        context.drawImage(video, 0, 0);
+        const own = new URL(src).origin === location.origin;
+        const [r = 0, g = 0, b = 0] = own ? context.getImageData(x, y, 1, 1).data : [];
+        return {
+          width: video.videoWidth,
+          height: video.videoHeight,
+          reached,
+          pixel: own ? ([r, g, b] as const) : undefined,
+        };
+      },
+      [url, BACKGROUND.x, BACKGROUND.y] as const,
+    );
+  } finally {
+    await page.close();
+  }
+}
+
+/** Opens a page of this colour in the sandbox and leaves it there. */
+async function show(sandbox: Sandbox, colour: Rgb): Promise<void> {
+  const browser = await puppeteer.connect({ browserWSEndpoint: sandbox.cdpUrl as string, defaultViewport: null });
+  const page = (await browser.pages())[0] ?? (await browser.newPage());
+  await page.goto(`${site.url}/?rgb=${colour.join(',')}`);
+  await browser.disconnect();
+}
+
+function openSocket(url: string): Promise<WebSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(url, { handshakeTimeout: 30_000 });
+    socket.once('open', () => resolve(socket));
+    socket.once('error', reject);
+  });
+}
+
+async function switchRecorder(sandbox: Sandbox, verb: 'start' | 'stop'): Promise<Sandbox> {
+  const answer = await fetch(`${service.url}/sandboxes/${sandbox.sandboxId}/recordings/${verb}`, { method: 'POST' });
+  assert.equal(answer.status, 200);
+  return ((await answer.json()) as { data: Sandbox }).data;
+}
+
+/** Waits for the first bytes of a file that was not there before; it belongs to this session and is being written. */
+async function assertGrowing(sandbox: Sandbox, sessionId: string, before: readonly Recording[] = []): Promise<void> {
+  const isNew = ({ filename, size }: Recording): boolean =>
+    size > 0 && !before.some((old) => old.filename === filename);
+  let file: Recording | undefined;
+  await waitFor(async () => {
+    file = (await service.client.recordings(sandbox.sandboxId)).find(isNew);
+    return file !== undefined;
+  }, 'the first bytes of a recording');
+  assert.deepEqual({ sessionId: file?.sessionId, status: file?.status }, { sessionId, status: 'recording' });
+}
+
+/** The file that is being written has this many frames. */
+async function waitForFrames(sandbox: Sandbox, frames: number): Promise<void> {
+  await waitFor(async () => {
+    const newest = (await service.client.recordings(sandbox.sandboxId))[0];
+    return newest !== undefined && newest.size > 0 && (await probe(await download(newest))).frames >= frames;
+  }, `${frames} frames`);
+}
+
+async function list(
+  query: string,
+): Promise<{ recordings: Recording[]; total: number; page: number; pageSize: number }> {
+  const answer = await fetch(`${service.url}/recordings/?${query}`);
+  assert.equal(answer.status, 200);
+  return answer.json() as Promise<{ recordings: Recording[]; total: number; page: number; pageSize: number }>;
+}
+
+function sandboxOf(info: Recording): string {
+  return [red.sandboxId, blue.sandboxId].find((id) => info.filename.startsWith(`vnc_${id}_`)) as string;
+}
+
+/** Answers the path of the local copy. */
+async function download(info: Recording): Promise<string> {
+  const file = join(folder, info.filename);
+  const answer = await fetch(`${service.url}${info.downloadUrl}`);
+  assert.equal(answer.status, 200);
+  writeFileSync(file, Buffer.from(await answer.arrayBuffer()));
+  return file;
+}
+
+interface Probe {
+  readonly codec: string;
+  readonly width: number;
+  readonly height: number;
+  readonly pixels: string;
+  readonly rate: string;
+  readonly frames: number;
+  /** Seconds; 0 when the file does not say. */
+  readonly duration: number;
+  /** What the decoder complained about. */
+  readonly errors: string;
+}
+
+/** Decodes the whole file and counts. */
+async function probe(file: string): Promise<Probe> {
+  const entries = 'stream=codec_name,width,height,pix_fmt,avg_frame_rate,nb_read_frames:format=duration';
+  const args = [
+    '-v',
+    'error',
+    '-count_frames',
+    '-select_streams',
+    'v:0',
+    '-show_entries',
+    entries,
+    '-of',
+    'json',
+    file,
+  ];
+  // A file that was begun a moment ago may have no frame yet, which ffprobe takes for an error.
+  const { stdout, stderr } = await run('ffprobe', args, { timeout: 30_000 }).catch(
+    (err: Error & { stdout?: string; stderr?: string }) => ({
+      stdout: err.stdout || '{}',
+      stderr: err.stderr || err.message,
+    }),
+  );
+  const { streams = [], format = {} } = JSON.parse(stdout) as {
+    streams?: Record<string, string | number>[];
+    format?: { duration?: string };
+  };
+  const stream = streams[0] ?? {};
+  return {
+    codec: String(stream.codec_name),
+    width: Number(stream.width),
+    height: Number(stream.height),
+    pixels: String(stream.pix_fmt),
+    rate: String(stream.avg_frame_rate),
+    frames: Number(stream.nb_read_frames ?? 0),
+    duration: Number(format.duration ?? 0),
+    errors: stderr.trim(),
+  };
+}
+
+/** Every pixel of this part of the screen, frame after frame. */
+async function pixels(file: string, part: { x: number; y: number; width: number; height: number }): Promise<Rgb[]> {
+  const crop = `crop=${part.width}:${part.height}:${part.x}:${part.y}`;
+  const args = ['-v', 'error', '-i', file, '-vf', crop, '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-'];
+  const { stdout } = await run('ffmpeg', args, { timeout: 30_000, encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 });
+  const found: Rgb[] = [];
+  for (let i = 0; i + 2 < stdout.length; i += 3)
+    found.push([stdout[i] as number, stdout[i + 1] as number, stdout[i + 2] as number]);
+  return found;
+}
+
+function isNear(a: Rgb, b: Rgb): boolean {
+  return a.every((channel, i) => Math.abs(channel - (b[i] as number)) <= TOLERANCE);
+}
