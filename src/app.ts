@@ -55,7 +55,7 @@ export async function startApp(config: Config, env: { readonly PATH: string; rea
     templates: new Map([['default', {}]]),
     maxSandboxes: config.maxSandboxes,
     startTimeoutSeconds: config.startTimeoutSeconds,
-    onFault: (message, sandboxId, err) => log.error({ sandboxId, err }, message),
+    log,
   });
   await sandboxes.adopt();
   const recordings = new Recordings({

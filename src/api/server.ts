@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { Router } from '@koa/router';
 import Koa, { type Context } from 'koa';
 import { type Access, type Principal, sees } from '../core/access.ts';
+import type { Log } from '../core/contracts.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
@@ -25,12 +26,7 @@ export interface ApiOptions {
   readonly publicUrl: string | undefined;
   /** Folder of the noVNC library. */
   readonly novncDir: string;
-  readonly log: ApiLog;
-}
-
-export interface ApiLog {
-  info(fields: object, message: string): void;
-  error(fields: object, message: string): void;
+  readonly log: Log;
 }
 
 /** The API on its private socket; only the gateway talks to it. */
@@ -74,6 +70,7 @@ function buildApp(options: ApiOptions): Koa {
   app.silent = true;
   app.use(answerErrors(options.log));
   app.use(authenticate(options.access));
+  app.use(refuseUnrouted);
 
   metaRoutes(router, { ready: options.ready, openapiYaml: options.openapiYaml });
   sandboxRoutes(router, { sandboxes: options.sandboxes, urls, validator });
@@ -87,21 +84,12 @@ function buildApp(options: ApiOptions): Koa {
   liveRoutes(router, { sandboxes: options.sandboxes, urls, novncDir: options.novncDir });
 
   app.use(router.routes());
-  app.use(
-    router.allowedMethods({
-      throw: true,
-      methodNotAllowed: () => new AppError('METHOD_NOT_ALLOWED', 'This path does not take that method.'),
-      notImplemented: () => new AppError('METHOD_NOT_ALLOWED', 'Berth does not know that method.'),
-    }),
-  );
-  app.use((ctx) => {
-    throw new AppError('NOT_FOUND', `There is nothing at ${ctx.path}.`);
-  });
+  app.use(router.allowedMethods());
   return app;
 }
 
 /** First in line: request id, one log line a request, every failure as JSON. */
-function answerErrors(log: ApiLog): Koa.Middleware {
+function answerErrors(log: Log): Koa.Middleware {
   return async (ctx, next) => {
     const started = performance.now();
     const requestId = ctx.get('x-request-id');
@@ -116,7 +104,9 @@ function answerErrors(log: ApiLog): Koa.Middleware {
         log.error({ requestId, path: ctx.path, err }, 'request failed');
     } finally {
       const ms = Math.round(performance.now() - started);
-      log.info({ requestId, method: ctx.method, path: ctx.path, status: ctx.status, ms }, 'request');
+      const sandboxId = /^\/sandboxes\/([^/]+)/.exec(ctx.path)?.[1];
+      const what = { requestId, ...(sandboxId ? { sandboxId } : {}), method: ctx.method, path: ctx.path };
+      log.info({ ...what, status: ctx.status, ms }, 'request');
     }
   };
 }
@@ -124,7 +114,6 @@ function answerErrors(log: ApiLog): Koa.Middleware {
 function answerError(ctx: Context, err: unknown, requestId: string): void {
   ctx.status = errorStatus(err);
   if (err instanceof AppError) {
-    // The router has put Allow on the response before it threw.
     for (const [name, value] of Object.entries(err.headers)) ctx.set(name, value);
     // The BrowserTool's documented body, and nothing more.
     if (err.errorName === 'INVALID_FILENAME') {
@@ -134,6 +123,15 @@ function answerError(ctx: Context, err: unknown, requestId: string): void {
   }
   ctx.body = errorBody(err, requestId);
 }
+
+/** What no route has answered. The router says 405, or 501 for methods it has nowhere, and puts Allow on the response. */
+const refuseUnrouted: Koa.Middleware = async (ctx, next) => {
+  await next();
+  if (ctx.body != null) return;
+  if (ctx.status === 404) throw new AppError('NOT_FOUND', `There is nothing at ${ctx.path}.`);
+  if (ctx.status === 405 || ctx.status === 501)
+    throw new AppError('METHOD_NOT_ALLOWED', `${ctx.path} does not take ${ctx.method}.`);
+};
 
 /** Paths that anybody may read: they say nothing about sandboxes. */
 const PUBLIC_PATHS = /^\/(health|readyz|openapi\.yaml|novnc\/.*)$/;

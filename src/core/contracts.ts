@@ -117,3 +117,10 @@ export interface Storage {
   /** False when there was no such file. */
   remove(sandboxId: string, filename: string): Promise<boolean>;
 }
+
+/** Where the service says what it does; fields such as `requestId` and `sandboxId` first. Never a query string or header: those carry secrets. */
+export interface Log {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}

@@ -1,4 +1,4 @@
-import type { Driver, Endpoint, OpenRuntimeLink, RuntimeAddress, RuntimeLink } from './contracts.ts';
+import type { Driver, Endpoint, Log, OpenRuntimeLink, RuntimeAddress, RuntimeLink } from './contracts.ts';
 import { AppError } from './errors.ts';
 import {
   type EndedReason,
@@ -45,7 +45,7 @@ interface LiveOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
   readonly startTimeoutSeconds: number;
-  readonly onFault: (message: string, sandboxId: string, err: unknown) => void;
+  readonly log: Log;
   readonly onEnded: (ended: EndedSandbox) => Promise<void>;
 }
 
@@ -252,7 +252,10 @@ export class LiveSandbox {
     if (status.endingReason !== undefined) this.#dismiss(status.endingReason);
     if (status.endedReason !== undefined && hasEnded(status.state)) {
       void this.#finish(status.endedReason, status.endedAt ?? Date.now());
-    } else if (this.#state !== status.state) this.#state = status.state;
+    } else if (this.#state !== status.state) {
+      this.#state = status.state;
+      this.#options.log.info({ sandboxId: this.spec.id, stages: status.stages }, 'sandbox is READY');
+    }
     this.#changed();
   }
 
@@ -295,9 +298,10 @@ export class LiveSandbox {
     try {
       await this.#options.driver.stop(this.spec.id);
     } catch (err) {
-      this.#options.onFault('the driver could not remove a sandbox', this.spec.id, err);
+      this.#options.log.error({ sandboxId: this.spec.id, err }, 'the driver could not remove a sandbox');
     }
     this.#ended = ended;
+    this.#options.log.info({ sandboxId: this.spec.id, reason }, `sandbox is ${state}`);
     await this.#options.onEnded(ended);
     this.#state = state;
     this.#changed();

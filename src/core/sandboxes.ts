@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { assertMayChange, type Principal, sees } from './access.ts';
-import type { Driver, OpenRuntimeLink, Registry } from './contracts.ts';
+import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
 import { AppError } from './errors.ts';
 import { type AttachKind, type Attachment, LiveSandbox, type SandboxInfo } from './live.ts';
 import { DEFAULTS, type RecordingMode, type SandboxSpec } from './sandbox.ts';
@@ -28,8 +28,7 @@ export interface SandboxesOptions {
   readonly templates: ReadonlyMap<string, Template>;
   readonly maxSandboxes: number;
   readonly startTimeoutSeconds: number;
-  /** Told of faults that no caller is there to hear of. */
-  readonly onFault: (message: string, sandboxId: string, err: unknown) => void;
+  readonly log: Log;
 }
 
 /** How long a WebSocket upgrade waits for a sandbox that is still starting, in milliseconds. */
@@ -56,7 +55,7 @@ export class Sandboxes {
       }
       const live = this.#track(found.spec);
       await live.adopt(found.address, AbortSignal.timeout(5000)).catch((err: unknown) => {
-        this.#options.onFault('could not take over a sandbox of an earlier run', id, err);
+        this.#options.log.error({ sandboxId: id, err }, 'could not take over a sandbox of an earlier run');
       });
     }
   }
@@ -165,15 +164,17 @@ export class Sandboxes {
   }
 
   #track(spec: SandboxSpec): LiveSandbox {
-    const { driver, openLink, registry, startTimeoutSeconds, onFault } = this.#options;
+    const { driver, openLink, registry, startTimeoutSeconds, log } = this.#options;
     const live = new LiveSandbox(spec, {
       driver,
       openLink,
       startTimeoutSeconds,
-      onFault,
+      log,
       onEnded: async (ended) => {
         // Remembered first, forgotten second: at no moment is a sandbox unknown. A registry that cannot write still has it in memory.
-        await registry.remember(ended).catch((err: unknown) => onFault('could not write the history', spec.id, err));
+        await registry
+          .remember(ended)
+          .catch((err: unknown) => log.error({ sandboxId: spec.id, err }, 'could not write the history'));
         this.#live.delete(spec.id);
       },
     });

@@ -1,5 +1,5 @@
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
-import { Agent, type ClientRequest, type IncomingMessage, request } from 'node:http';
+import { Agent, type ClientRequest, type IncomingMessage, METHODS, request } from 'node:http';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
@@ -57,6 +57,13 @@ export class Forwarder {
   /** `req` is read before this returns; it is dead afterwards. */
   forward(res: HttpResponse, req: HttpRequest, requestId: string): void {
     const method = req.getCaseSensitiveMethod();
+    if (!METHODS.includes(method) || method === 'CONNECT') {
+      return refuse(
+        res,
+        new AppError('METHOD_NOT_ALLOWED', 'Berth does not know that method.', { Allow: '' }),
+        requestId,
+      );
+    }
     const query = req.getQuery();
     let upstream: ClientRequest;
     try {

@@ -8,6 +8,7 @@ import uWS, {
 import { randomUUID } from 'node:crypto';
 import type { Access, Credentials } from '../core/access.ts';
 import { sees } from '../core/access.ts';
+import type { Log } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
@@ -23,13 +24,7 @@ export interface GatewayOptions {
   readonly sandboxes: Sandboxes;
   /** The API's private unix socket. */
   readonly apiSocket: string;
-  readonly log: GatewayLog;
-}
-
-/** What the gateway has to say; never a query string, since those carry secrets. */
-export interface GatewayLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
+  readonly log: Log;
 }
 
 const LIBUS_LISTEN_EXCLUSIVE_PORT = 1;
