@@ -1,6 +1,9 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { Agent, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Router, RouterContext } from '@koa/router';
 import httpProxy from 'http-proxy';
+import type { Way } from '../core/contracts.ts';
+import { connectTo } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
 import type { SandboxInfo } from '../core/live.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
@@ -28,8 +31,7 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
     const info = sandboxes.get(principalOf(ctx), id);
     const attachment = await sandboxes.attach(id, 'client', false, AbortSignal.timeout(ANSWER_LIMIT_MS));
     try {
-      if ('path' in attachment.endpoint) throw new Error('DevTools are not on a unix socket');
-      return { info, ...(await proxy.ask(ctx.req, ctx.res, attachment.endpoint, path)) };
+      return { info, ...(await proxy.ask(ctx.req, ctx.res, attachment.way, path)) };
     } finally {
       attachment.detach();
     }
@@ -77,6 +79,22 @@ function newTabAddress(query: string): string {
     .join('&');
 }
 
+const CALLERS_HEADERS = ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin'];
+
+/** Connects into one sandbox. */
+class WayAgent extends Agent {
+  readonly #way: Way;
+
+  constructor(way: Way) {
+    super();
+    this.#way = way;
+  }
+
+  override createConnection(): Socket {
+    return connectTo(this.#way.endpoint);
+  }
+}
+
 /** Collects Chromium's small answers whole, since they have to be rewritten. */
 class DiscoveryProxy {
   readonly #proxy = httpProxy.createProxyServer({
@@ -89,19 +107,13 @@ class DiscoveryProxy {
 
   constructor() {
     this.#proxy.on('proxyReq', (proxyReq) => {
-      // Chromium must not see whose key it was, and it refuses foreign origins.
-      for (const name of ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin'])
-        proxyReq.removeHeader(name);
+      // The sandbox must not see whose key it was, and Chromium refuses foreign origins.
+      for (const name of CALLERS_HEADERS) proxyReq.removeHeader(name);
     });
     this.#proxy.on('proxyRes', (answer, req) => this.#waiting.get(req)?.(answer));
   }
 
-  ask(
-    req: IncomingMessage,
-    res: ServerResponse,
-    to: { host: string; port: number },
-    path: string,
-  ): Promise<{ status: number; text: string }> {
+  ask(req: IncomingMessage, res: ServerResponse, way: Way, path: string): Promise<{ status: number; text: string }> {
     return new Promise((resolve, reject) => {
       const fail = (err: Error): void =>
         reject(new AppError('BROWSER_UNREACHABLE', `The browser did not answer: ${err.message}`, {}, err));
@@ -111,7 +123,10 @@ class DiscoveryProxy {
         answer.on('error', fail);
         answer.on('end', () => resolve({ status: answer.statusCode ?? 502, text: Buffer.concat(chunks).toString() }));
       });
-      this.#proxy.web(req, res, { target: `http://${to.host}:${to.port}${path}` }, (err) => fail(err as Error));
+      const headers = way.secret === undefined ? {} : { 'x-berth-secret': way.secret };
+      // Chromium answers only to `localhost` or an address in Host.
+      const target = `http://localhost${way.prefix}${path}`;
+      this.#proxy.web(req, res, { target, headers, agent: new WayAgent(way) }, (err) => fail(err as Error));
     });
   }
 }

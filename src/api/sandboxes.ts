@@ -29,7 +29,8 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
 
   router.post('/sandboxes', async (ctx) => {
     const { wait } = validator.query<{ wait: boolean }>('createSandbox', new URLSearchParams(ctx.querystring));
-    const input = validator.body<CreateInput>('createSandbox', (await readJson(ctx.req)) ?? {});
+    const given = await readJson(ctx.req);
+    const input = validator.body<CreateInput>('createSandbox', given === undefined ? {} : given);
     const gone = new AbortController();
     // Of the response: the request's own 'close' comes as soon as its body was read.
     ctx.res.once('close', () => gone.abort());

@@ -10,9 +10,23 @@ export type Endpoint = { readonly path: string } | { readonly host: string; read
 export interface RuntimeAddress {
   readonly endpoint: Endpoint;
   readonly secret: string;
-  /** The sandbox shares our network and file system, so its DevTools port and VNC socket are reached without a hop through the runtime. */
+  /** The sandbox shares our loopback, so its DevTools port is reached without a hop through the runtime. */
   readonly direct: boolean;
+  /** Where TigerVNC's socket appears on our side, when that is not where the runtime says. */
+  readonly vncSocket?: string;
 }
+
+/** How a client's or viewer's bytes get into a sandbox. */
+export interface Way {
+  readonly endpoint: Endpoint;
+  /** Stands before a DevTools path; the runtime's own splice has one. */
+  readonly prefix: string;
+  /** For the runtime's splice; none where we reach the browser itself. */
+  readonly secret?: string;
+}
+
+/** Prefix of the runtime's splice to Chromium's DevTools. */
+export const DEVTOOLS_PREFIX = '/cdp';
 
 /** What a driver tells the runtime program at its start, as one JSON file that only the two can read. */
 export interface RuntimeConfig {

@@ -1,4 +1,12 @@
-import type { Driver, Endpoint, Log, OpenRuntimeLink, RuntimeAddress, RuntimeLink } from './contracts.ts';
+import {
+  DEVTOOLS_PREFIX,
+  type Driver,
+  type Log,
+  type OpenRuntimeLink,
+  type RuntimeAddress,
+  type RuntimeLink,
+  type Way,
+} from './contracts.ts';
 import { AppError } from './errors.ts';
 import {
   type EndedReason,
@@ -30,7 +38,7 @@ export interface Ending {
 export interface Attachment {
   readonly sandboxId: string;
   /** Where to connect to for it. */
-  readonly endpoint: Endpoint;
+  readonly way: Way;
   /** Path of the browser's own DevTools socket; empty for viewers. */
   readonly browserPath: string;
   /** Called for each message from the client; cheap enough for the hot path. */
@@ -152,10 +160,14 @@ export class LiveSandbox {
       kind === 'client' ? 'its browser is down' : 'its VNC server is down',
     );
     this.#assertAlive();
-    const { devtools, vncSocket } = this.#status as SandboxStatus;
-    const endpoint: Endpoint =
-      kind === 'client' ? { host: '127.0.0.1', port: devtools?.port as number } : { path: vncSocket as string };
-    return this.#join(kind, endpoint, kind === 'client' ? (devtools?.browserPath as string) : '');
+    return this.#join(kind, this.#wayOf(kind), kind === 'client' ? (this.#status?.devtools?.browserPath ?? '') : '');
+  }
+
+  #wayOf(kind: AttachKind): Way {
+    const { endpoint, secret, direct, vncSocket } = this.#address as RuntimeAddress;
+    if (kind === 'viewer') return { endpoint: { path: vncSocket ?? (this.#status?.vncSocket as string) }, prefix: '' };
+    if (!direct) return { endpoint, prefix: DEVTOOLS_PREFIX, secret };
+    return { endpoint: { host: '127.0.0.1', port: this.#status?.devtools?.port as number }, prefix: '' };
   }
 
   /** Asks the runtime to end; one that does not is ended by its driver. Resolves when everything is gone and remembered. */
@@ -185,7 +197,7 @@ export class LiveSandbox {
     await this.#finishing;
   }
 
-  #join(kind: AttachKind, endpoint: Endpoint, browserPath: string): Attachment {
+  #join(kind: AttachKind, way: Way, browserPath: string): Attachment {
     const live = this;
     let listener: ((ending: Ending) => void) | undefined;
     let ending: Ending | undefined;
@@ -201,7 +213,7 @@ export class LiveSandbox {
     this.#tellPresence(true);
     return {
       sandboxId: this.spec.id,
-      endpoint,
+      way,
       browserPath,
       active: () => this.#onActivity(),
       detach() {

@@ -1,9 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { connect, type Socket } from 'node:net';
-import type { Endpoint } from '../core/contracts.ts';
+import type { Socket } from 'node:net';
+import type { Way } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
 import { closePayload, FrameParser, maskedFrame, OPCODE } from './frames.ts';
-import { connectOptions, MAX_FROM_BROWSER, READ_BUFFER, type Sink, type Source } from './pump.ts';
+import { connectOrRefuse, MAX_FROM_BROWSER, READ_BUFFER, type Sink, type Source } from './pump.ts';
 
 /** RFC 6455 section 1.3. */
 const WEBSOCKET_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
@@ -13,9 +13,9 @@ const MAX_HANDSHAKE = 16 * 1024;
 const CLOSE_PATIENCE_MS = 1000;
 
 /** Opens a WebSocket to Chromium's DevTools. Throws BROWSER_UNREACHABLE, or NOT_FOUND when there is no such target. */
-export function openCdp(endpoint: Endpoint, path: string, signal: AbortSignal): Promise<Source> {
+export function openCdp(way: Way, path: string, signal: AbortSignal): Promise<Source> {
   return new Promise((resolve, reject) => {
-    const source = new CdpSource(endpoint, path, (err) => {
+    const source = new CdpSource(way, path, (err) => {
       signal.removeEventListener('abort', onAbort);
       if (err) reject(err);
       else resolve(source);
@@ -40,7 +40,7 @@ class CdpSource implements Source {
   #closeCode = 1011;
   #closeReason = 'the browser closed the connection without a reason';
 
-  constructor(endpoint: Endpoint, path: string, opened: (err?: AppError) => void) {
+  constructor(way: Way, path: string, opened: (err?: AppError) => void) {
     this.#opened = opened;
     this.#parser = new FrameParser(
       {
@@ -50,8 +50,7 @@ class CdpSource implements Source {
       },
       MAX_FROM_BROWSER,
     );
-    this.#socket = connect({
-      ...connectOptions(endpoint),
+    this.#socket = connectOrRefuse(way.endpoint, 'the browser', {
       noDelay: true,
       onread: {
         buffer: READ_BUFFER,
@@ -65,9 +64,10 @@ class CdpSource implements Source {
     this.#socket.on('end', () => this.#socket.destroy());
     this.#socket.on('close', () => this.#onClosed());
     // Chromium answers only to `localhost` or an address in Host, and refuses foreign Origins, so we send none.
+    const authorization = way.secret === undefined ? '' : `Authorization: Bearer ${way.secret}\r\n`;
     this.#socket.write(
-      `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
-        `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${this.#key}\r\n\r\n`,
+      `GET ${way.prefix}${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        `${authorization}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${this.#key}\r\n\r\n`,
     );
   }
 

@@ -1,4 +1,7 @@
+import type { Socket, TcpNetConnectOpts } from 'node:net';
 import type { Endpoint } from '../core/contracts.ts';
+import { connectTo } from '../core/endpoint.ts';
+import { AppError } from '../core/errors.ts';
 
 /**
  * What a bridge reads from: the browser's or the VNC server's side of a connection. It knows nothing of the client, and
@@ -33,7 +36,15 @@ export const MAX_TO_BROWSER = 100 * 1024 * 1024;
 /** Reads of all connections share this: each is handed on before the next one starts. */
 export const READ_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
 
-/** Options of net.connect for an endpoint. */
-export function connectOptions(endpoint: Endpoint): { path: string } | { host: string; port: number } {
-  return 'path' in endpoint ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
+/** A connection into a sandbox; one that fails at once is BROWSER_UNREACHABLE like one that fails later. */
+export function connectOrRefuse(
+  endpoint: Endpoint,
+  whom: string,
+  options: Omit<TcpNetConnectOpts, 'host' | 'port'>,
+): Socket {
+  try {
+    return connectTo(endpoint, options);
+  } catch (err) {
+    throw new AppError('BROWSER_UNREACHABLE', `Cannot connect to ${whom}: ${(err as Error).message}`, {}, err);
+  }
 }

@@ -170,8 +170,8 @@ export class Gateway {
     try {
       const source =
         route.kind === 'viewer'
-          ? await openVnc(attachment.endpoint, signal)
-          : await openCdp(attachment.endpoint, route.devtoolsPath ?? attachment.browserPath, signal);
+          ? await openVnc(attachment.way, signal)
+          : await openCdp(attachment.way, route.devtoolsPath ?? attachment.browserPath, signal);
       this.#options.log.info({ requestId: req.requestId, sandboxId: route.sandboxId, kind: route.kind }, 'connected');
       return new Bridge(source, attachment);
     } catch (err) {

@@ -1,12 +1,12 @@
-import { connect, type Socket } from 'node:net';
-import type { Endpoint } from '../core/contracts.ts';
+import type { Socket } from 'node:net';
+import type { Way } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
-import { connectOptions, READ_BUFFER, type Sink, type Source } from './pump.ts';
+import { connectOrRefuse, READ_BUFFER, type Sink, type Source } from './pump.ts';
 
 /** Opens a connection to the VNC server; RFB goes through as it is, one binary message a read. Throws BROWSER_UNREACHABLE. */
-export function openVnc(endpoint: Endpoint, signal: AbortSignal): Promise<Source> {
+export function openVnc(way: Way, signal: AbortSignal): Promise<Source> {
   return new Promise((resolve, reject) => {
-    const source = new VncSource(endpoint, (err) => {
+    const source = new VncSource(way, (err) => {
       signal.removeEventListener('abort', onAbort);
       if (err) reject(err);
       else resolve(source);
@@ -24,10 +24,9 @@ class VncSource implements Source {
   #early: Buffer[] = [];
   #ended = false;
 
-  constructor(endpoint: Endpoint, opened: (err?: AppError) => void) {
+  constructor(way: Way, opened: (err?: AppError) => void) {
     this.#opened = opened;
-    this.#socket = connect({
-      ...connectOptions(endpoint),
+    this.#socket = connectOrRefuse(way.endpoint, 'the VNC server', {
       onread: {
         buffer: READ_BUFFER,
         callback: (length) => {

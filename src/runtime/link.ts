@@ -1,6 +1,7 @@
 import { request } from 'node:http';
 import type { Socket } from 'node:net';
 import type { OpenRuntimeLink, RuntimeAddress, RuntimeLink, RuntimeLinkEvents } from '../core/contracts.ts';
+import { connectTo } from '../core/endpoint.ts';
 import { type EndedReason, hasEnded, type SandboxStatus } from '../core/sandbox.ts';
 import { onJsonLines } from './lines.ts';
 import type { ControlEvent, ControlMessage } from './server.ts';
@@ -37,7 +38,7 @@ function upgrade(address: RuntimeAddress, signal: AbortSignal): Promise<Socket> 
   return new Promise((resolve, reject) => {
     const { endpoint } = address;
     const req = request({
-      ...('path' in endpoint ? { socketPath: endpoint.path } : endpoint),
+      createConnection: () => connectTo(endpoint),
       path: '/control',
       headers: { authorization: `Bearer ${address.secret}`, connection: 'Upgrade', upgrade: 'berth-control' },
       signal,

@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import type { RuntimeConfig } from '../core/contracts.ts';
 import type { EndedReason } from '../core/sandbox.ts';
 import { onJsonLines } from './lines.ts';
+import { devtoolsPath, passOn, spliceUpgrade } from './splice.ts';
 import type { Supervisor } from './supervisor.ts';
 
 /** What a gateway says on the control connection, one JSON object a line. */
@@ -28,7 +29,7 @@ export class RuntimeServer {
     this.#config = config;
     this.#supervisor = supervisor;
     this.#server = createServer((req, res) => this.#onRequest(req, res));
-    this.#server.on('upgrade', (req, socket) => this.#onUpgrade(req, socket));
+    this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
   }
 
   listen(): Promise<void> {
@@ -61,26 +62,31 @@ export class RuntimeServer {
     this.#server.closeAllConnections();
   }
 
+  /** As a bearer, or beside the headers of a request that is passed on. */
   #authorised(req: IncomingMessage): boolean {
     const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
-    return timingSafeEqual(digest(req.headers.authorization ?? ''), digest(`Bearer ${this.#config.secret}`));
+    const given = req.headers.authorization?.replace(/^Bearer /, '') ?? String(req.headers['x-berth-secret'] ?? '');
+    return timingSafeEqual(digest(given), digest(this.#config.secret));
   }
 
   #onRequest(req: IncomingMessage, res: ServerResponse): void {
+    const { status } = this.#supervisor;
+    const path = devtoolsPath(req.url);
     if (!this.#authorised(req)) res.writeHead(401).end();
+    else if (path && status.devtools) passOn(req, res, status.devtools.port, path);
+    else if (path) res.writeHead(502).end();
     else if (req.method === 'GET' && req.url === '/status') {
-      res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(this.#supervisor.status));
+      res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(status));
     } else res.writeHead(404).end();
   }
 
-  #onUpgrade(req: IncomingMessage, socket: Duplex): void {
+  #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
-    if (!this.#authorised(req) || req.url !== '/control') {
-      socket.end(
-        `HTTP/1.1 ${req.url === '/control' ? '401 Unauthorized' : '404 Not Found'}\r\nConnection: close\r\n\r\n`,
-      );
-      return;
-    }
+    const { devtools } = this.#supervisor.status;
+    const path = devtoolsPath(req.url);
+    if (!this.#authorised(req)) return refuse(socket, '401 Unauthorized');
+    if (path && devtools) return spliceUpgrade(req, socket, head, devtools.port, path);
+    if (req.url !== '/control') return refuse(socket, path ? '502 Bad Gateway' : '404 Not Found');
     socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: berth-control\r\n\r\n');
     this.#controls.add(socket);
     socket.write(encode({ type: 'status', status: this.#supervisor.status }));
@@ -109,6 +115,10 @@ export class RuntimeServer {
         void this.#supervisor.end(message.reason);
     }
   }
+}
+
+function refuse(socket: Duplex, status: string): void {
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
 }
 
 function encode(event: ControlEvent): string {

@@ -1,0 +1,50 @@
+import { type IncomingMessage, request, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { DEVTOOLS_PREFIX } from '../core/contracts.ts';
+
+/** Chromium listens on the sandbox's own loopback (whatever one asks, since M113), so what comes from outside goes through here. */
+
+/** The DevTools path behind {@link DEVTOOLS_PREFIX}, or undefined for other paths. */
+export function devtoolsPath(url: string | undefined): string | undefined {
+  return url?.startsWith(`${DEVTOOLS_PREFIX}/`) ? url.slice(DEVTOOLS_PREFIX.length) : undefined;
+}
+
+/** Joins an upgrade request to Chromium: the handshake with our own credential taken out, then bytes under back-pressure both ways. */
+export function spliceUpgrade(req: IncomingMessage, client: Duplex, head: Buffer, port: number, path: string): void {
+  const browser = connect({ host: '127.0.0.1', port, noDelay: true });
+  let handshake = `GET ${path} HTTP/1.1\r\nHost: localhost\r\n`;
+  for (const [name, value] of Object.entries(req.headers)) {
+    if (name === 'connection' || name === 'upgrade' || name.startsWith('sec-websocket-'))
+      handshake += `${name}: ${value}\r\n`;
+  }
+  browser.write(`${handshake}\r\n`);
+  if (head.length > 0) browser.write(head);
+  browser.pipe(client);
+  client.pipe(browser);
+  const both = (): void => {
+    browser.destroy();
+    client.destroy();
+  };
+  browser.on('error', both);
+  browser.on('close', both);
+  client.on('error', both);
+  client.on('close', both);
+}
+
+/** Passes a discovery request on. */
+export function passOn(req: IncomingMessage, res: ServerResponse, port: number, path: string): void {
+  const upstream = request(
+    { host: '127.0.0.1', port, path, method: req.method, headers: { host: 'localhost' } },
+    (answer) => {
+      res.writeHead(answer.statusCode ?? 502, answer.headers);
+      answer.pipe(res);
+    },
+  );
+  upstream.on('error', () => {
+    if (!res.headersSent) res.writeHead(502);
+    res.end();
+  });
+  res.on('close', () => upstream.destroy());
+  upstream.end();
+}
