@@ -22,7 +22,8 @@ process.on('uncaughtException', (err) => {
 });
 
 await server.listen();
-// The driver waits on the other end of descriptor 3 for the word that connections are accepted.
-writeSync(3, 'listening\n');
-closeSync(3);
+if (config.notify) {
+  writeSync(3, 'listening\n');
+  closeSync(3);
+}
 await supervisor.start();

@@ -34,8 +34,12 @@ export interface RuntimeConfig {
   readonly secret: string;
   /** Where the runtime listens for the gateway and the API. */
   readonly endpoint: Endpoint;
-  /** The sandbox's folder; removed at the end. */
+  /** The sandbox's folder, made by the driver or by the runtime; removed at the end. */
   readonly dir: string;
+  /** Where TigerVNC is to listen. */
+  readonly vncSocket: string;
+  /** The driver waits on file descriptor 3 for the word that the runtime accepts connections. */
+  readonly notify: boolean;
   /** Where segments are written; outlives the sandbox. */
   readonly recordingsDir: string;
   /** Written at the end as {@link EndedSandbox} JSON, for a service that was not looking. */

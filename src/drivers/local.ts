@@ -141,6 +141,9 @@ export class LocalDriver implements Driver {
       secret: address.secret,
       endpoint: address.endpoint,
       dir: this.#dirOf(spec.id),
+      // In the browser user's own folder, so it needs no password of its own.
+      vncSocket: join(this.#dirOf(spec.id), 'h', 'v'),
+      notify: true,
       recordingsDir: join(this.#options.dataDir, 'recordings', spec.id),
       tombstone: this.#tombstoneOf(spec.id),
       user,

@@ -16,6 +16,7 @@ export function homeOf(config: RuntimeConfig): string {
 /** Makes the folders of the browser's user, its own and nobody else's: temporary files, downloads. */
 export function prepareHome(config: RuntimeConfig): void {
   const home = homeOf(config);
+  mkdirSync(config.dir, { recursive: true, mode: 0o711 });
   for (const folder of [home, join(home, 't'), join(home, 'Downloads')]) {
     mkdirSync(folder, { mode: 0o700 });
     if (config.user) chownSync(folder, config.user.uid, config.user.gid);

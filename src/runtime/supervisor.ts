@@ -8,7 +8,7 @@ import { type DevTools, startBrowser } from './browser.ts';
 import { prepareHome, startOpenbox, startXvfb } from './desktop.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
-import { startVnc, vncSocketOf } from './vnc.ts';
+import { startVnc } from './vnc.ts';
 
 /** Chromium's profile is thrown away, so it gets no time to say goodbye; the X server gets some to remove its lock. */
 const AT_ONCE = [['SIGKILL', 2000]] as const;
@@ -64,7 +64,7 @@ export class Supervisor {
       recorder: this.#recorder?.status ?? { state: 'off' },
       browserRestarts: this.#keepers.browser?.restarts ?? 0,
       ...(this.#devtools ? { devtools: this.#devtools } : {}),
-      ...(this.#vncUp ? { vncSocket: vncSocketOf(this.#config) } : {}),
+      ...(this.#vncUp ? { vncSocket: this.#config.vncSocket } : {}),
       stages: this.#stages,
     };
   }

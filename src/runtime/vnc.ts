@@ -1,19 +1,13 @@
 import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RuntimeConfig } from '../core/contracts.ts';
-import { childEnv, homeOf } from './desktop.ts';
+import { childEnv } from './desktop.ts';
 import { Child } from './processes.ts';
-
-/** Where TigerVNC listens: a socket in the browser user's own folder, so it needs no password of its own. */
-export function vncSocketOf(config: RuntimeConfig): string {
-  return join(homeOf(config), 'v');
-}
 
 /** Starts TigerVNC on the display; resolves once it has sent its RFB banner. */
 export async function startVnc(config: RuntimeConfig, display: number, signal: AbortSignal): Promise<Child> {
-  const socket = vncSocketOf(config);
+  const socket = config.vncSocket;
   rmSync(socket, { force: true });
   const child = new Child({
     name: 'TigerVNC',

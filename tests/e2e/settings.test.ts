@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -119,11 +120,11 @@ describe('a bad setting', () => {
       `a:x,b:${KEY}`,
       `a: ${KEY}`,
     ]) {
-      const { stderr, base } = await refusal({ BERTH_API_KEYS: value });
+      const { stderr } = await refusal({ BERTH_API_KEYS: value });
       assert.match(stderr, /^berth: BERTH_API_KEYS has in entry [12] /);
       assert.ok(!stderr.includes(KEY.slice(0, 8)), stderr);
     }
-    const { stderr, base } = await refusal({ BERTH_PUBLIC_URL: `https://user:${KEY}@berth.example.com` });
+    const { stderr } = await refusal({ BERTH_PUBLIC_URL: `https://user:${KEY}@berth.example.com` });
     assert.match(stderr, /^berth: BERTH_PUBLIC_URL must have no user, password/);
     assert.ok(!stderr.includes(KEY), stderr);
   });
@@ -197,7 +198,7 @@ describe('a port that is taken', () => {
 
   it('or an address that is not this machine’s', async () => {
     // TEST-NET-1, RFC 5737: nobody has it.
-    const { stderr, base } = await refusal({ BERTH_HOST: '192.0.2.1', BERTH_API_KEYS: `a:${KEY}` });
+    const { stderr } = await refusal({ BERTH_HOST: '192.0.2.1', BERTH_API_KEYS: `a:${KEY}` });
     assert.match(stderr, /^berth: Cannot listen on 192\.0\.2\.1:0: /);
   });
 });
@@ -212,7 +213,7 @@ describe('a running service', () => {
   });
 
   it('keeps its port to itself: a second service on it is refused', async () => {
-    const { stderr, base } = await refusal({ BERTH_PORT: new URL(service.url).port });
+    const { stderr } = await refusal({ BERTH_PORT: new URL(service.url).port });
     assert.match(stderr, /^berth: Cannot listen on 127\.0\.0\.1:\d+: the port is taken/);
     assert.equal((await fetch(`${service.url}/health`)).status, 200);
   });
