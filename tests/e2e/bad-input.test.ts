@@ -128,6 +128,7 @@ describe('a service that is asked for nonsense', () => {
     assert.deepEqual([await total(service), readdirSync(service.runDir)], before);
   }
 
+  // biome-ignore format: a table
   const BAD_BODIES: readonly (readonly [what: string, body: unknown, message: RegExp])[] = [
     ['half an object', '{"sandboxId":', /^body: not JSON/],
     ['plain text', 'sandboxId=x', /^body: not JSON/],
@@ -139,17 +140,9 @@ describe('a service that is asked for nonsense', () => {
     ['a number', '5', /^body: must be object/],
     ['a boolean', 'true', /^body: must be object/],
     ['an unknown field', { sandboxID: 'x' }, /^sandboxID: unknown field$/],
-    [
-      'an unknown field in viewport',
-      { viewport: { width: 800, height: 600, depth: 24 } },
-      /^viewport\.depth: unknown field$/,
-    ],
+    ['an unknown field in viewport', { viewport: { width: 800, height: 600, depth: 24 } }, /^viewport\.depth: unknown field$/],
     ['__proto__', '{"__proto__":{"sandboxId":"x"}}', /^__proto__: unknown field$/],
-    [
-      'two faults at once',
-      { a: 1, maxLifetimeSeconds: 0 },
-      /(?=.*\ba: unknown field)(?=.*maxLifetimeSeconds: must be >= 1)/,
-    ],
+    ['two faults at once', { a: 1, maxLifetimeSeconds: 0 }, /(?=.*\ba: unknown field)(?=.*maxLifetimeSeconds: must be >= 1)/],
     ['a viewport without height', { viewport: { width: 800 } }, /^viewport\.height: is missing$/],
     ['a viewport of null', { viewport: null }, /^viewport: must be object$/],
     ['a viewport too small', { viewport: { width: 319, height: 240 } }, /^viewport\.width: must be >= 320$/],
@@ -161,41 +154,14 @@ describe('a service that is asked for nonsense', () => {
     ['metadata that is a list', { metadata: [] }, /^metadata: must be object$/],
     ['metadata with a number', { metadata: { n: 1 } }, /^metadata\.n: must be string$/],
     ['metadata with blanks in a name', { metadata: { 'a b': '1' } }, /^metadata: .*property name must be valid/],
-    [
-      'metadata too long',
-      { metadata: { a: 'x'.repeat(513) } },
-      /^metadata\.a: must NOT have more than 512 characters$/,
-    ],
-    [
-      'too much metadata',
-      { metadata: Object.fromEntries(Array.from({ length: 33 }, (_, i) => [`k${i}`, ''])) },
-      /^metadata: .*32/,
-    ],
+    ['metadata too long', { metadata: { a: 'x'.repeat(513) } }, /^metadata\.a: must NOT have more than 512 characters$/],
+    ['too much metadata', { metadata: Object.fromEntries(Array.from({ length: 33 }, (_, i) => [`k${i}`, ''])) }, /^metadata: .*32/],
     ['an unknown recording mode', { recording: 'yes' }, /^recording: must be one of off, manual, always$/],
     ['31 frames per second', { recordingFps: 31 }, /^recordingFps: must be <= 30$/],
     ['segments of 4 s', { recordingSegmentSeconds: 4 }, /^recordingSegmentSeconds: must be >= 5$/],
     ['an empty template name', { templateName: '' }, /^templateName: /],
-    ...['sandboxIdleTimeoutSeconds', 'maxLifetimeSeconds'].flatMap((field) => [
-      [`a negative ${field}`, { [field]: -1 }, new RegExp(`^${field}: must be >= 1$`)] as const,
-      [`a ${field} of zero`, { [field]: 0 }, new RegExp(`^${field}: must be >= 1$`)] as const,
-      [`a ${field} of more than a week`, { [field]: 604_801 }, new RegExp(`^${field}: must be <= 604800$`)] as const,
-      [`a huge ${field}`, `{"${field}":1e300}`, new RegExp(`^${field}: must be <= 604800$`)] as const,
-      [`an infinite ${field}`, `{"${field}":1e999}`, new RegExp(`^${field}: must be`)] as const,
-      [`a fraction as ${field}`, { [field]: 1.5 }, new RegExp(`^${field}: must be integer$`)] as const,
-    ]),
-    ...[
-      ['of a path', '../x'],
-      ['with a slash', 'a/b'],
-      ['that is empty', ''],
-      ['of 65 characters', 'a'.repeat(65)],
-      ['with blanks', 'a b'],
-      ['with an umlaut', 'bär'],
-      ['with a full-width letter', 'ａ'],
-      ['with NUL', 'a\0'],
-      ['that ends in a line feed', 'a\n'],
-      ['that starts with a dash', '-a'],
-      ['with a dot', 'a.b'],
-    ].map(([what, id]) => [`a sandboxId ${what}`, { sandboxId: id }, /^sandboxId: must match pattern/] as const),
+    ...['sandboxIdleTimeoutSeconds', 'maxLifetimeSeconds'].flatMap((field) => [[`a negative ${field}`, { [field]: -1 }, new RegExp(`^${field}: must be >= 1$`)] as const, [`a ${field} of zero`, { [field]: 0 }, new RegExp(`^${field}: must be >= 1$`)] as const, [`a ${field} of more than a week`, { [field]: 604_801 }, new RegExp(`^${field}: must be <= 604800$`)] as const, [`a huge ${field}`, `{"${field}":1e300}`, new RegExp(`^${field}: must be <= 604800$`)] as const, [`an infinite ${field}`, `{"${field}":1e999}`, new RegExp(`^${field}: must be`)] as const, [`a fraction as ${field}`, { [field]: 1.5 }, new RegExp(`^${field}: must be integer$`)] as const]),
+    ...[['of a path', '../x'], ['with a slash', 'a/b'], ['that is empty', ''], ['of 65 characters', 'a'.repeat(65)], ['with blanks', 'a b'], ['with an umlaut', 'bär'], ['with a full-width letter', 'ａ'], ['with NUL', 'a\0'], ['that ends in a line feed', 'a\n'], ['that starts with a dash', '-a'], ['with a dot', 'a.b'], ].map(([what, id]) => [`a sandboxId ${what}`, { sandboxId: id }, /^sandboxId: must match pattern/] as const),
   ];
   for (const [what, body, message] of BAD_BODIES) {
     it(`refuses to create a sandbox from ${what}`, () =>
