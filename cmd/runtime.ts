@@ -1,11 +1,13 @@
 /** The program inside a sandbox: `node runtime.js <config file>`. Started by a driver, outlives the service, ends itself on time. */
-import { closeSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import type { RuntimeConfig } from '../src/core/contracts.ts';
 import { hasEnded } from '../src/core/sandbox.ts';
 import { RuntimeServer } from '../src/runtime/server.ts';
 import { Supervisor } from '../src/runtime/supervisor.ts';
 
-const config = JSON.parse(readFileSync(process.argv[2] as string, 'utf8')) as RuntimeConfig;
+const configFile = process.argv[2] as string;
+const config = JSON.parse(readFileSync(configFile, 'utf8')) as RuntimeConfig;
+if (config.forgetConfig) rmSync(configFile);
 
 const supervisor = new Supervisor(config, () => {
   server.announce();

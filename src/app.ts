@@ -8,6 +8,7 @@ import { type Logger, pino } from 'pino';
 import { Api } from './api/server.ts';
 import type { Config } from './config.ts';
 import { Access } from './core/access.ts';
+import type { Driver } from './core/contracts.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { Gateway } from './gateway/server.ts';
@@ -26,8 +27,11 @@ export interface App {
   close(stopSandboxes: boolean): Promise<void>;
 }
 
+/** Of the environment, what programs inside a sandbox may know. */
+type Env = { readonly PATH: string; readonly TZ?: string };
+
 /** Wires everything, starts in order. Throws an error with one sentence when it cannot start; nothing runs then. */
-export async function startApp(config: Config, env: { readonly PATH: string; readonly TZ?: string }): Promise<App> {
+export async function startApp(config: Config, env: Env): Promise<App> {
   const log = createLog(config.logLevel);
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   await mkdir(config.runDir, { recursive: true, mode: 0o711 });
@@ -37,16 +41,7 @@ export async function startApp(config: Config, env: { readonly PATH: string; rea
   const masterKey = await loadMasterKey(join(config.dataDir, 'master.key'));
   const access = new Access(config.apiKeys, masterKey);
   const registry = await EmbeddedRegistry.open(join(config.dataDir, 'history.jsonl'));
-  const driver = new LocalDriver({
-    runDir: config.runDir,
-    dataDir: config.dataDir,
-    runtimeProgram: fileURLToPath(new URL('../cmd/runtime.js', import.meta.url)),
-    chromium: config.chromium ?? findChromium(),
-    masterKey,
-    startTimeoutSeconds: config.startTimeoutSeconds,
-    env,
-    warn: (message) => log.warn(message),
-  });
+  const driver = await createDriver(config, env, masterKey, log);
   await driver.check();
   const sandboxes = new Sandboxes({
     driver,
@@ -71,7 +66,7 @@ export async function startApp(config: Config, env: { readonly PATH: string; rea
       sandboxes,
       recordings,
       ready: () => driver.check(),
-      openapiYaml: await readFile(new URL('../../openapi.yaml', import.meta.url), 'utf8'),
+      openapiYaml: await readFile(inRoot('openapi.yaml'), 'utf8'),
       publicUrl: config.publicUrl,
       novncDir: join(dirname(require('@novnc/novnc')), '..'),
       log,
@@ -103,8 +98,43 @@ export async function startApp(config: Config, env: { readonly PATH: string; rea
       gateway.close();
       await api.close();
       await registry.close();
+      if (stopSandboxes) await driver.close?.();
     },
   };
+}
+
+async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Logger): Promise<Driver> {
+  const { runDir, dataDir, startTimeoutSeconds } = config;
+  if (config.driver === 'docker') {
+    // Loaded only when wanted: the engine's client is large.
+    const { DockerDriver } = await import('./drivers/docker.ts');
+    return new DockerDriver({
+      runDir,
+      dataDir,
+      startTimeoutSeconds,
+      masterKey,
+      engineSocket: config.dockerSocket,
+      image: config.runtimeImage,
+      network: config.dockerNetwork,
+      seccomp: JSON.stringify(JSON.parse(await readFile(inRoot('runtime-image/seccomp.json'), 'utf8'))),
+      limits: { memoryMb: config.sandboxMemoryMb, cpus: config.sandboxCpus, pids: config.sandboxPids },
+    });
+  }
+  return new LocalDriver({
+    runDir,
+    dataDir,
+    startTimeoutSeconds,
+    masterKey,
+    runtimeProgram: fileURLToPath(new URL('../cmd/runtime.js', import.meta.url)),
+    chromium: config.chromium ?? findChromium(),
+    env,
+    warn: (message) => log.warn(message),
+  });
+}
+
+/** A file of the repository or image; this one runs as `dist/src/app.js`. */
+function inRoot(path: string): URL {
+  return new URL(`../../${path}`, import.meta.url);
 }
 
 function createLog(level: string): Logger {

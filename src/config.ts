@@ -31,7 +31,15 @@ export interface Config {
   readonly dataDir: string;
   /** Absolute path, at most 38 bytes. */
   readonly runDir: string;
-  readonly driver: 'local';
+  readonly driver: 'local' | 'docker';
+  /** For the Docker driver: path of the engine's unix socket. */
+  readonly dockerSocket: string;
+  readonly dockerNetwork: string;
+  readonly runtimeImage: string;
+  /** Per sandbox, for drivers that can limit. */
+  readonly sandboxMemoryMb: number;
+  readonly sandboxCpus: number;
+  readonly sandboxPids: number;
   readonly apiKeys: readonly ApiKey[];
   /** Without a trailing slash; undefined: the address each request came to. */
   readonly publicUrl: string | undefined;
@@ -95,9 +103,51 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   driver: {
     name: 'BERTH_DRIVER',
     default: 'local',
-    meaning: 'What starts sandboxes: `local`, processes on this machine.',
+    meaning: 'What starts sandboxes: `local`, processes of this machine; `docker`, one hardened container each.',
     danger: '`local` shares kernel and network with the browsers: for pages you trust and for development.',
     parse: parseDriver,
+  },
+  dockerSocket: {
+    name: 'BERTH_DOCKER_SOCKET',
+    default: '/var/run/docker.sock',
+    meaning: "Path of the engine's unix socket, Podman's included.",
+    danger: 'Whoever may use it is root on this machine.',
+    parse: (text) => path.resolve(text),
+  },
+  dockerNetwork: {
+    name: 'BERTH_DOCKER_NETWORK',
+    default: 'berth-sandboxes',
+    meaning: 'Network of the containers; made when missing, such that they cannot reach each other.',
+    danger: 'One made by hand needs `com.docker.network.bridge.enable_icc=false`.',
+    parse: parseName,
+  },
+  runtimeImage: {
+    name: 'BERTH_RUNTIME_IMAGE',
+    default: 'berth-runtime',
+    meaning: 'Image of a sandbox; `npm run images` builds it.',
+    danger: 'Its programs see what users do.',
+    parse: parseImage,
+  },
+  sandboxMemoryMb: {
+    name: 'BERTH_SANDBOX_MEMORY_MB',
+    default: '2048',
+    meaning: 'Memory of one container, 256 to 262144, its profile and downloads included.',
+    danger: 'A page that needs more ends its tab or the sandbox.',
+    parse: (text) => parseInteger(text, 256, 262_144),
+  },
+  sandboxCpus: {
+    name: 'BERTH_SANDBOX_CPUS',
+    default: '2',
+    meaning: 'Processors of one container, 1 to 64.',
+    danger: 'One makes pages and recorder wait for each other.',
+    parse: (text) => parseInteger(text, 1, 64),
+  },
+  sandboxPids: {
+    name: 'BERTH_SANDBOX_PIDS',
+    default: '1024',
+    meaning: 'Processes and threads of one container, 128 to 32768.',
+    danger: 'Chromium takes some 200 at rest.',
+    parse: (text) => parseInteger(text, 128, 32_768),
   },
   apiKeys: {
     name: 'BERTH_API_KEYS',
@@ -179,6 +229,12 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     dataDir,
     runDir: read('runDir', defaultRunDir(dataDir)),
     driver: read('driver'),
+    dockerSocket: read('dockerSocket'),
+    dockerNetwork: read('dockerNetwork'),
+    runtimeImage: read('runtimeImage'),
+    sandboxMemoryMb: read('sandboxMemoryMb'),
+    sandboxCpus: read('sandboxCpus'),
+    sandboxPids: read('sandboxPids'),
     apiKeys: read('apiKeys'),
     publicUrl: read('publicUrl'),
     maxSandboxes: read('maxSandboxes'),
@@ -263,11 +319,19 @@ function parseRunDir(text: string): string {
   );
 }
 
-function parseDriver(text: string): 'local' {
-  if (text === 'docker' || text === 'kubernetes') {
-    throw new Error(`is ${text}, but this version has no such driver, only local`);
-  }
-  return parseWord(text, ['local']);
+function parseDriver(text: string): 'local' | 'docker' {
+  if (text === 'kubernetes') throw new Error(`is ${text}, but this version has no such driver, only local and docker`);
+  return parseWord(text, ['local', 'docker']);
+}
+
+function parseName(text: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/.test(text)) return text;
+  throw new Error('must be a name of letters, digits, dots, dashes and underscores');
+}
+
+function parseImage(text: string): string {
+  if (/^[a-z0-9][A-Za-z0-9_.:/@-]{0,254}$/.test(text)) return text;
+  throw new Error('must be the name of an image, such as berth-runtime or registry.example.com/berth-runtime:1');
 }
 
 /** Entries are told by their number: any part of one might be the key, typed into the wrong place. */

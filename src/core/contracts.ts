@@ -40,6 +40,8 @@ export interface RuntimeConfig {
   readonly vncSocket: string;
   /** The driver waits on file descriptor 3 for the word that the runtime accepts connections. */
   readonly notify: boolean;
+  /** The runtime removes its config file once it has read it, since the browser runs as the same user and the file holds the secret. */
+  readonly forgetConfig: boolean;
   /** Where segments are written; outlives the sandbox. */
   readonly recordingsDir: string;
   /** Written at the end as {@link EndedSandbox} JSON, for a service that was not looking. */
@@ -69,6 +71,10 @@ export interface Driver {
   stop(id: string): Promise<void>;
   /** All sandboxes of this service, from what the engine or disk says, not from memory. */
   list(): Promise<FoundSandbox[]>;
+  /** Why a sandbox whose runtime died without a word is dead, where the engine knows more than "it died". Asked before `stop`. */
+  autopsy?(id: string): Promise<EndedReason | undefined>;
+  /** Removes what is shared by all sandboxes, when none is left. */
+  close?(): Promise<void>;
 }
 
 /** Our end of the control connection to a runtime. */

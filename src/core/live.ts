@@ -279,7 +279,8 @@ export class LiveSandbox {
       await this.#openLink(this.#address, AbortSignal.timeout(RELINK_MS));
     } catch {
       // Dead, and its children with it (death signal). The driver removes what lies about.
-      if (!this.#finishing) await this.#destroy('failed: the runtime died');
+      const reason = await this.#options.driver.autopsy?.(this.spec.id).catch(() => undefined);
+      if (!this.#finishing) await this.#destroy(reason ?? 'failed: the runtime died');
     }
   }
 

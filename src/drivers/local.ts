@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { createHash, createHmac, randomInt } from 'node:crypto';
+import { randomInt } from 'node:crypto';
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -7,6 +7,7 @@ import type { Readable } from 'node:stream';
 import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
+import { FOLDER_NAME, folderOf, prepareRunDir, secretOf } from './folders.ts';
 import { endProcessesOf, removeDeadXSockets } from './leftovers.ts';
 
 export interface LocalDriverOptions {
@@ -106,7 +107,7 @@ export class LocalDriver implements Driver {
     }
     const buried = new Set(found.map((f) => f.spec.id));
     for (const name of await namesIn(this.#options.runDir)) {
-      if (!/^[0-9a-f]{12}$/.test(name)) continue;
+      if (!FOLDER_NAME.test(name)) continue;
       const dir = join(this.#options.runDir, name);
       const config = await readConfig(dir);
       if (!config) await rm(dir, { recursive: true, force: true });
@@ -123,13 +124,12 @@ export class LocalDriver implements Driver {
     return join(this.#tombstones, `${id}.json`);
   }
 
-  /** Short whatever the id: a unix socket's path may not exceed 107 bytes, and Chromium needs most of them. */
   #dirOf(id: string): string {
-    return join(this.#options.runDir, createHash('sha256').update(id).digest('hex').slice(0, 12));
+    return folderOf(this.#options.runDir, id);
   }
 
   #addressOf(id: string): RuntimeAddress {
-    const secret = createHmac('sha256', this.#options.masterKey).update(`runtime:${id}`).digest('base64url');
+    const secret = secretOf(this.#options.masterKey, id);
     return { endpoint: { path: join(this.#dirOf(id), 's') }, secret, direct: true };
   }
 
@@ -144,6 +144,8 @@ export class LocalDriver implements Driver {
       // In the browser user's own folder, so it needs no password of its own.
       vncSocket: join(this.#dirOf(spec.id), 'h', 'v'),
       notify: true,
+      // The driver reads it again, and the browser's user cannot.
+      forgetConfig: false,
       recordingsDir: join(this.#options.dataDir, 'recordings', spec.id),
       tombstone: this.#tombstoneOf(spec.id),
       user,
@@ -171,18 +173,9 @@ export class LocalDriver implements Driver {
     return this.#sandboxProbe;
   }
 
-  /** The folder may lie in a shared /tmp: it must be ours and not a link that somebody planted. */
   async #prepareRunDir(): Promise<void> {
     const { runDir } = this.#options;
-    await mkdir(runDir, { recursive: true, mode: 0o711 });
-    const stat = await lstat(runDir);
-    if (!stat.isDirectory() || stat.uid !== process.getuid?.()) {
-      throw new AppError(
-        'START_FAILED',
-        `${runDir} belongs to somebody else: set BERTH_RUN_DIR to a folder of your own.`,
-      );
-    }
-    if ((stat.mode & 0o777) !== 0o711) await chmod(runDir, 0o711);
+    await prepareRunDir(runDir);
     // As root each sandbox is a user of its own, which has to get to its folder.
     for (let above = dirname(runDir); process.getuid?.() === 0 && above !== '/'; above = dirname(above)) {
       if (((await lstat(above)).mode & 0o001) !== 0) continue;

@@ -65,6 +65,8 @@ function ask(
   });
 }
 
+const SOCKETS = ['ws/automation', 'ws/automation/', 'ws/livestream', 'ws/liveview', 'devtools/page/ABC'];
+
 const UPGRADE = {
   connection: 'Upgrade',
   upgrade: 'websocket',
@@ -91,20 +93,33 @@ function raw(service: Service, bytes: Buffer): Promise<string> {
   });
 }
 
-/** A failure in the house's shape. The codes are a contract, so they stand here a second time. */
-function assertRefused(answer: Answer, status: number, code: number, error: string, message: RegExp): void {
+/** Code, status and words are a contract, so they stand here a second time. */
+const FAILURES = {
+  INVALID: [400, 1001, 'invalid request'],
+  FORBIDDEN: [403, 1003, 'forbidden'],
+  NO_PATH: [404, 1004, 'not found'],
+  NO_METHOD: [405, 1005, 'method not allowed'],
+  TOO_LARGE: [413, 1006, 'payload too large'],
+  UPGRADE: [426, 1007, 'upgrade required'],
+  UNKNOWN: [404, 2001, 'sandbox not found'],
+  TAKEN: [409, 2002, 'sandbox exists'],
+  ENDED: [410, 2003, 'sandbox ended'],
+  NO_TEMPLATE: [404, 2005, 'template not found'],
+  NO_START: [503, 2007, 'sandbox did not start'],
+  NO_RECORDING: [404, 3002, 'recording not found'],
+} as const;
+
+/** A failure in the house's shape. */
+function assertRefused(answer: Answer, failure: keyof typeof FAILURES, message: RegExp): void {
+  const [status, code, error] = FAILURES[failure];
   assert.equal(answer.status, status, answer.text);
   assert.match(String(answer.headers['content-type']), /^application\/json/);
   assert.deepEqual(Object.keys(answer.json).sort(), ['code', 'error', 'message', 'requestId']);
-  assert.equal(answer.json.code, code);
-  assert.equal(answer.json.error, error);
+  assert.deepEqual([answer.json.code, answer.json.error], [code, error]);
   assert.match(answer.json.message, message);
   assert.match(answer.json.requestId, /^[\w.-]+$/);
   assert.equal(answer.json.requestId, answer.headers['x-request-id']);
 }
-
-const assertInvalid = (answer: Answer, message: RegExp): void =>
-  assertRefused(answer, 400, 1001, 'invalid request', message);
 
 async function total(service: Service): Promise<number> {
   return (await ask(service, 'GET', '/sandboxes')).json.data.total;
@@ -160,26 +175,38 @@ describe('a service that is asked for nonsense', () => {
     ['31 frames per second', { recordingFps: 31 }, /^recordingFps: must be <= 30$/],
     ['segments of 4 s', { recordingSegmentSeconds: 4 }, /^recordingSegmentSeconds: must be >= 5$/],
     ['an empty template name', { templateName: '' }, /^templateName: /],
-    ...['sandboxIdleTimeoutSeconds', 'maxLifetimeSeconds'].flatMap((field) => [[`a negative ${field}`, { [field]: -1 }, new RegExp(`^${field}: must be >= 1$`)] as const, [`a ${field} of zero`, { [field]: 0 }, new RegExp(`^${field}: must be >= 1$`)] as const, [`a ${field} of more than a week`, { [field]: 604_801 }, new RegExp(`^${field}: must be <= 604800$`)] as const, [`a huge ${field}`, `{"${field}":1e300}`, new RegExp(`^${field}: must be <= 604800$`)] as const, [`an infinite ${field}`, `{"${field}":1e999}`, new RegExp(`^${field}: must be`)] as const, [`a fraction as ${field}`, { [field]: 1.5 }, new RegExp(`^${field}: must be integer$`)] as const]),
-    ...[['of a path', '../x'], ['with a slash', 'a/b'], ['that is empty', ''], ['of 65 characters', 'a'.repeat(65)], ['with blanks', 'a b'], ['with an umlaut', 'bär'], ['with a full-width letter', 'ａ'], ['with NUL', 'a\0'], ['that ends in a line feed', 'a\n'], ['that starts with a dash', '-a'], ['with a dot', 'a.b'], ].map(([what, id]) => [`a sandboxId ${what}`, { sandboxId: id }, /^sandboxId: must match pattern/] as const),
+    ...['sandboxIdleTimeoutSeconds', 'maxLifetimeSeconds'].flatMap((field) => [
+      [`a negative ${field}`, { [field]: -1 }, new RegExp(`^${field}: must be >= 1$`)] as const,
+      [`a ${field} of zero`, { [field]: 0 }, new RegExp(`^${field}: must be >= 1$`)] as const,
+      [`a ${field} of more than a week`, { [field]: 604_801 }, new RegExp(`^${field}: must be <= 604800$`)] as const,
+      [`a huge ${field}`, `{"${field}":1e300}`, new RegExp(`^${field}: must be <= 604800$`)] as const,
+      [`an infinite ${field}`, `{"${field}":1e999}`, new RegExp(`^${field}: must be`)] as const,
+      [`a fraction as ${field}`, { [field]: 1.5 }, new RegExp(`^${field}: must be integer$`)] as const,
+    ]),
+    ...Object.entries({
+      'of a path': '../x', 'with a slash': 'a/b', 'that is empty': '', 'of 65 characters': 'a'.repeat(65),
+      'with blanks': 'a b', 'with an umlaut': 'bär', 'with a full-width letter': 'ａ', 'with NUL': 'a\0',
+      'that ends in a line feed': 'a\n', 'that starts with a dash': '-a', 'with a dot': 'a.b',
+    }).map(([what, id]) => [`a sandboxId ${what}`, { sandboxId: id }, /^sandboxId: must match pattern/] as const),
   ];
   for (const [what, body, message] of BAD_BODIES) {
     it(`refuses to create a sandbox from ${what}`, () =>
-      assertNothingMade(async () => assertInvalid(await ask(service, 'POST', '/sandboxes', { body }), message)));
+      assertNothingMade(async () => {
+        assertRefused(await ask(service, 'POST', '/sandboxes', { body }), 'INVALID', message);
+      }));
   }
 
   it('refuses a template that it does not know', () =>
     assertNothingMade(async () => {
       const answer = await ask(service, 'POST', '/sandboxes', { body: { templateName: 'nope' } });
-      assertRefused(answer, 404, 2005, 'template not found', /^templateName: .*"nope"/);
+      assertRefused(answer, 'NO_TEMPLATE', /^templateName: .*"nope"/);
     }));
 
   it('refuses a sandboxId that is taken, and leaves its sandbox alone', () =>
     assertNothingMade(async () => {
-      const answer = await ask(service, 'POST', '/sandboxes', {
-        body: { sandboxId: 'busy', metadata: { mine: 'now' } },
-      });
-      assertRefused(answer, 409, 2002, 'sandbox exists', /^sandboxId: "busy" is taken/);
+      const body = { sandboxId: 'busy', metadata: { mine: 'now' } };
+      const answer = await ask(service, 'POST', '/sandboxes', { body });
+      assertRefused(answer, 'TAKEN', /^sandboxId: "busy" is taken/);
       const busy = await service.client.get('busy');
       assert.equal(busy.status, 'READY');
       assert.deepEqual(busy.metadata, {});
@@ -188,7 +215,7 @@ describe('a service that is asked for nonsense', () => {
   it('refuses a wait that is neither true nor false', () =>
     assertNothingMade(async () => {
       for (const wait of ['maybe', '', '1']) {
-        assertInvalid(await ask(service, 'POST', `/sandboxes?wait=${wait}`), /^wait: must be boolean$/);
+        assertRefused(await ask(service, 'POST', `/sandboxes?wait=${wait}`), 'INVALID', /^wait: must be boolean$/);
       }
     }));
 
@@ -197,10 +224,10 @@ describe('a service that is asked for nonsense', () => {
       assertNothingMade(async () => {
         for (const bytes of [1024 * 1024 + 1, 8 * 1024 * 1024]) {
           const answer = await ask(service, 'POST', '/sandboxes', { body: Buffer.alloc(bytes, ' '), chunked });
-          assertRefused(answer, 413, 1006, 'payload too large', /1048576 bytes/);
+          assertRefused(answer, 'TOO_LARGE', /1048576 bytes/);
         }
         const whole = await ask(service, 'POST', '/sandboxes', { body: Buffer.alloc(1024 * 1024, ' '), chunked });
-        assertInvalid(whole, /^body: not JSON/);
+        assertRefused(whole, 'INVALID', /^body: not JSON/);
         assert.deepEqual((await ask(service, 'GET', '/health')).json, { status: 'ok' });
       }));
   }
@@ -231,46 +258,30 @@ describe('a service that is asked for nonsense', () => {
 
   it('refuses pages and page sizes out of range, on sandboxes and on recordings', async () => {
     for (const base of ['/sandboxes', '/recordings/', '/sandboxes/busy/recordings']) {
-      for (const [query, field] of [
-        ['page=0', 'page'],
-        ['page=-1', 'page'],
-        ['page=abc', 'page'],
-        ['page=1.5', 'page'],
-        ['page=', 'page'],
-        ['page_size=0', 'page_size'],
-        ['page_size=101', 'page_size'],
-        ['page_size=ten', 'page_size'],
-      ]) {
-        assertInvalid(await ask(service, 'GET', `${base}?${query}`), new RegExp(`^${field}: must be `));
+      for (const query of 'page=0 page=-1 page=abc page=1.5 page= page_size=0 page_size=101 page_size=x'.split(' ')) {
+        const answer = await ask(service, 'GET', `${base}?${query}`);
+        assertRefused(answer, 'INVALID', new RegExp(`^${query.split('=')[0]}: must be `));
       }
     }
   });
 
   it('refuses a status that no sandbox has', async () => {
-    assertInvalid(
-      await ask(service, 'GET', '/sandboxes?status=ready'),
-      /^status: must be one of CREATING, READY, TERMINATED, FAILED$/,
-    );
+    const answer = await ask(service, 'GET', '/sandboxes?status=ready');
+    assertRefused(answer, 'INVALID', /^status: must be one of CREATING, READY, TERMINATED, FAILED$/);
   });
 
+  const USES = ['GET /health', 'GET /json/version', 'GET /live', 'POST /recordings/start'];
   const WELL_FORMED = 'vnc_busy_20251116_103022_seg000.mkv';
-  for (const [what, name] of [
-    ['another format', 'x.mp4'],
-    ['a way out of the folder', '..%2f..%2fetc%2fpasswd'],
-    ['a way out with a right ending', '..%2f..%2fvnc_busy_20251116_103022_seg000.mkv'],
-    ['a sandbox that is a way out', 'vnc_..%2f_20251116_103022_seg000.mkv'],
-    ['a backslash', '..%5c..%5cx.mkv'],
-    ['nothing but a blank', '%20'],
-    ['300 characters', `vnc_${'a'.repeat(276)}_20251116_103022_seg000.mkv`.slice(-300)],
-    ['300 letters', 'a'.repeat(300)],
-    ['NUL', 'vnc_busy_20251116_103022_seg000.mkv%00'],
-    ['NUL in the middle', 'vnc_busy%00_20251116_103022_seg000.mkv'],
-    ['a line feed at the end', 'vnc_busy_20251116_103022_seg000.mkv%0a'],
-    ['a malformed percent', '%zz'],
-    ['a percent alone', '%'],
-    ['a percent and a right ending', 'vnc_busy_20251116_103022_seg000%.mkv'],
-    ['bytes that are not UTF-8', '%ff%fe.mkv'],
-  ]) {
+  // biome-ignore format: a table
+  const BAD_NAMES = {
+    'another format': 'x.mp4', 'a way out of the folder': '..%2f..%2fetc%2fpasswd', 'a backslash': '..%5c..%5cx.mkv',
+    'a way out with a right ending': `..%2f..%2f${WELL_FORMED}`, 'a sandbox that is a way out': 'vnc_..%2f_20251116_103022_seg000.mkv',
+    '300 letters': 'a'.repeat(300), '300 characters': `vnc_${'a'.repeat(269)}_20251116_103022_seg000.mkv`, 'a blank': '%20',
+    'NUL at the end': `${WELL_FORMED}%00`, 'NUL in the middle': 'vnc_busy%00_20251116_103022_seg000.mkv', 'a line feed': `${WELL_FORMED}%0a`,
+    'a malformed percent': '%zz', 'a percent alone': '%', 'a percent and a right ending': 'vnc_busy_20251116_103022_seg000%.mkv',
+    'bytes that are not UTF-8': '%ff%fe.mkv',
+  };
+  for (const [what, name] of Object.entries(BAD_NAMES)) {
     it(`calls a recording name invalid that is ${what}`, async () => {
       for (const base of ['/recordings', '/sandboxes/busy/recordings']) {
         for (const method of ['GET', 'DELETE']) {
@@ -285,119 +296,67 @@ describe('a service that is asked for nonsense', () => {
   it('finds no recording that is not there, and never one of another sandbox below a sandbox', async () => {
     for (const method of ['GET', 'DELETE']) {
       for (const path of [`/recordings/${WELL_FORMED}`, `/sandboxes/over/recordings/${WELL_FORMED}`]) {
-        assertRefused(
-          await ask(service, method, path),
-          404,
-          3002,
-          'recording not found',
-          /vnc_busy_20251116_103022_seg000\.mkv/,
-        );
+        assertRefused(await ask(service, method, path), 'NO_RECORDING', /vnc_busy_20251116_103022_seg000\.mkv/);
       }
     }
   });
 
   it('answers requests for sandboxes that it never had with 404', async () => {
     for (const id of ['nope', '%zz', '..%2f..%2fetc', 'a'.repeat(300)]) {
-      for (const [method, rest] of [
-        ['GET', ''],
-        ['DELETE', ''],
-        ['POST', '/stop'],
-        ['GET', '/health'],
-        ['GET', '/json/version'],
-        ['GET', '/live'],
-        ['POST', '/recordings/start'],
-      ]) {
-        const answer = await ask(service, method as string, `/sandboxes/${id}${rest}`);
-        assertRefused(answer, 404, 2001, 'sandbox not found', /^sandbox not found: /);
+      for (const use of ['GET ', 'DELETE ', 'POST /stop', ...USES]) {
+        const [method = '', rest = ''] = use.split(' ');
+        const answer = await ask(service, method, `/sandboxes/${id}${rest}`);
+        assertRefused(answer, 'UNKNOWN', /^sandbox not found: /);
       }
     }
   });
 
   it('answers uses of a sandbox that has ended with 410', async () => {
-    for (const [method, rest] of [
-      ['GET', '/health'],
-      ['GET', '/json/version'],
-      ['GET', '/live'],
-      ['POST', '/recordings/start'],
-    ]) {
-      const answer = await ask(service, method as string, `/sandboxes/over${rest}`);
-      assertRefused(answer, 410, 2003, 'sandbox ended', /over has ended: deleted/);
+    for (const use of USES) {
+      const [method = '', rest = ''] = use.split(' ');
+      const answer = await ask(service, method, `/sandboxes/over${rest}`);
+      assertRefused(answer, 'ENDED', /over has ended: deleted/);
     }
   });
 
   it('refuses WebSockets to a sandbox that it never had or that has ended, readably and before the 101', async () => {
-    for (const path of [
-      'ws/automation',
-      'ws/automation/',
-      'ws/livestream',
-      'ws/liveview',
-      'devtools/page/ABC',
-      'devtools/browser/x',
-    ]) {
-      assertRefused(
-        await askUpgrade(service, `/sandboxes/nope/${path}`),
-        404,
-        2001,
-        'sandbox not found',
-        /^sandbox not found: nope$/,
-      );
-      assertRefused(
-        await askUpgrade(service, `/sandboxes/over/${path}?tenantId=1`),
-        410,
-        2003,
-        'sandbox ended',
-        /over has ended: deleted/,
-      );
+    for (const path of [...SOCKETS, 'devtools/browser/x']) {
+      assertRefused(await askUpgrade(service, `/sandboxes/nope/${path}`), 'UNKNOWN', /^sandbox not found: nope$/);
+      const over = await askUpgrade(service, `/sandboxes/over/${path}?tenantId=1`);
+      assertRefused(over, 'ENDED', /over has ended: deleted/);
     }
-    assertRefused(
-      await askUpgrade(service, '/sandboxes/%2e%2e/ws/automation'),
-      404,
-      2001,
-      'sandbox not found',
-      /not found/,
-    );
+    assertRefused(await askUpgrade(service, '/sandboxes/%2e%2e/ws/automation'), 'UNKNOWN', /not found/);
   });
 
   it('refuses WebSockets to DevTools targets that the browser has not, and detaches', async () => {
     const answer = await askUpgrade(service, '/sandboxes/busy/devtools/page/0123456789ABCDEF0123456789ABCDEF');
-    assertRefused(answer, 404, 1004, 'not found', /no such DevTools target/);
+    assertRefused(answer, 'NO_PATH', /no such DevTools target/);
     assert.equal((await service.client.get('busy')).clients, 0);
   });
 
   it('refuses WebSockets to paths that are none', async () => {
-    for (const path of [
-      '/',
-      '/health',
-      '/sandboxes/busy',
-      '/sandboxes/busy/ws',
-      '/sandboxes/busy/ws/else',
-      '/sandboxes/busy/devtools/page/a%2fb',
-    ]) {
-      assertRefused(await askUpgrade(service, path), 404, 1004, 'not found', /^There is no WebSocket at /);
+    for (const path of '/ /health /sandboxes/busy /sandboxes/busy/ws /sandboxes/busy/ws/else /sandboxes/busy/devtools/page/a%2fb'.split(
+      ' ',
+    )) {
+      assertRefused(await askUpgrade(service, path), 'NO_PATH', /^There is no WebSocket at /);
     }
   });
 
   it('answers plain HTTP on a WebSocket path with 426 and the protocol to use', async () => {
-    for (const path of ['ws/automation', 'ws/automation/', 'ws/livestream', 'ws/liveview', 'devtools/page/ABC']) {
+    for (const path of SOCKETS) {
       for (const method of ['GET', 'POST']) {
         const answer = await ask(service, method, `/sandboxes/busy/${path}`);
-        assertRefused(answer, 426, 1007, 'upgrade required', /WebSocket/);
+        assertRefused(answer, 'UPGRADE', /WebSocket/);
         assert.equal(answer.headers.upgrade, 'websocket');
       }
     }
   });
 
   it('answers unknown paths with 404', async () => {
-    for (const path of [
-      '/',
-      '/nope',
-      '/sandboxes/busy/nope',
-      '/recordings/a/b',
-      '/novnc/..%2fpackage.json',
-      '/novnc/package.json',
-      '/%zz',
-    ]) {
-      assertRefused(await ask(service, 'GET', path), 404, 1004, 'not found', /^There is nothing at /);
+    for (const path of '/ /nope /sandboxes/busy/nope /recordings/a/b /novnc/..%2fpackage.json /novnc/package.json /%zz'.split(
+      ' ',
+    )) {
+      assertRefused(await ask(service, 'GET', path), 'NO_PATH', /^There is nothing at /);
     }
   });
 
@@ -414,7 +373,7 @@ describe('a service that is asked for nonsense', () => {
       ['PROPFIND', '/sandboxes', 'GET, HEAD, POST'],
     ] as const) {
       const answer = await ask(service, method, path);
-      assertRefused(answer, 405, 1005, 'method not allowed', /does not take/);
+      assertRefused(answer, 'NO_METHOD', /does not take/);
       assert.equal(answer.headers.allow?.split(', ').sort().join(', '), allow, `${method} ${path}`);
     }
     assert.equal((await service.client.get('busy')).status, 'READY');
@@ -424,7 +383,7 @@ describe('a service that is asked for nonsense', () => {
     const options = await ask(service, 'OPTIONS', '/sandboxes');
     assert.equal(options.status, 200);
     assert.deepEqual(options.headers.allow?.split(', ').sort(), ['GET', 'HEAD', 'POST']);
-    assertRefused(await ask(service, 'OPTIONS', '/nope'), 404, 1004, 'not found', /nothing at/);
+    assertRefused(await ask(service, 'OPTIONS', '/nope'), 'NO_PATH', /nothing at/);
     for (const [path, status] of [
       ['/health', 200],
       ['/sandboxes/busy/health', 200],
@@ -443,20 +402,21 @@ describe('a service that is asked for nonsense', () => {
 
   it('survives requests that a proper client cannot send', async () => {
     const { host } = new URL(service.url);
-    const close = `Host: ${host}\r\nConnection: close\r\n\r\n`;
-    for (const [line, status] of [
-      [Buffer.from('GET /sandboxes/\u20ac HTTP/1.1\r\n'), 400],
-      [Buffer.from('GET /sandboxes/\u20ac/ws/automation HTTP/1.1\r\n'), 426],
-      [Buffer.from('GET /sandboxes/\xe4 HTTP/1.1\r\n', 'latin1'), 400],
-      [Buffer.from('GET /recordings/\u20ac.mkv HTTP/1.1\r\n'), 400],
-      [Buffer.from('GET /sandboxes?metadata.a=\u20ac HTTP/1.1\r\n'), 400],
-      [Buffer.from('FOO /sandboxes HTTP/1.1\r\n'), 405],
-      [Buffer.from('F@O /sandboxes HTTP/1.1\r\n'), 405],
-      [Buffer.from('CONNECT /health HTTP/1.1\r\n'), 405],
-      [Buffer.from('GET /health HTTP/1.1\r\nX-Name: \u20ac\r\n'), 200],
-      [Buffer.from('GET /health HTTP/1.1\r\nX-Request-Id: a b"c\r\n'), 200],
-    ] as const) {
-      const answer = await raw(service, Buffer.concat([line, Buffer.from(close)]));
+    const close = `\r\nHost: ${host}\r\nConnection: close\r\n\r\n`;
+    const LINES: readonly (readonly [status: number, line: string | Buffer])[] = [
+      [400, 'GET /sandboxes/\u20ac HTTP/1.1'],
+      [400, Buffer.from('GET /sandboxes/\xe4 HTTP/1.1', 'latin1')],
+      [400, 'GET /recordings/\u20ac.mkv HTTP/1.1'],
+      [400, 'GET /sandboxes?metadata.a=\u20ac HTTP/1.1'],
+      [405, 'FOO /sandboxes HTTP/1.1'],
+      [405, 'F@O /sandboxes HTTP/1.1'],
+      [405, 'CONNECT /health HTTP/1.1'],
+      [426, 'GET /sandboxes/\u20ac/ws/automation HTTP/1.1'],
+      [200, 'GET /health HTTP/1.1\r\nX-Name: \u20ac'],
+      [200, 'GET /health HTTP/1.1\r\nX-Request-Id: a b"c'],
+    ];
+    for (const [status, line] of LINES) {
+      const answer = await raw(service, Buffer.concat([Buffer.from(line as string), Buffer.from(close)]));
       assert.ok(answer.startsWith(`HTTP/1.1 ${status} `), `${line} was answered with ${answer}`);
       if (status !== 200)
         assert.match(answer, /\r\n\r\n\{"code":\d{4},"error":"[a-z ]+","message":".+","requestId":"[\w-]+"\}$/);
@@ -471,39 +431,34 @@ describe('a service that is asked for nonsense', () => {
     assert.equal(given.json.requestId, 'mine-1.2_3');
     for (const bad of ['a b', '"', 'x'.repeat(65)]) {
       const answer = await ask(service, 'GET', '/nope', { headers: { 'x-request-id': bad } });
-      assertRefused(answer, 404, 1004, 'not found', /nope/);
+      assertRefused(answer, 'NO_PATH', /nope/);
       assert.notEqual(answer.json.requestId, bad);
     }
   });
 
   it('answers, while it has no keys, to names and pages of this machine only', async () => {
     const { port } = new URL(service.url);
-    for (const host of [
+    const foreign = [
       'evil.example',
       `evil.example:${port}`,
       '127.0.0.1.evil.example',
       'localhost.evil.example',
       '10.0.0.1',
       'a b',
-    ]) {
-      assertRefused(
-        await ask(service, 'GET', '/sandboxes', { headers: { host } }),
-        403,
-        1003,
-        'forbidden',
-        /loopback names/,
-      );
+    ];
+    for (const host of foreign) {
+      assertRefused(await ask(service, 'GET', '/sandboxes', { headers: { host } }), 'FORBIDDEN', /loopback names/);
       const upgrade = await askUpgrade(service, '/sandboxes/busy/ws/automation', { host });
-      assertRefused(upgrade, 403, 1003, 'forbidden', /loopback names/);
+      assertRefused(upgrade, 'FORBIDDEN', /loopback names/);
     }
     for (const origin of ['http://evil.example', 'https://127.0.0.1.evil.example', 'null', 'chrome-extension://abc']) {
       await assertNothingMade(async () => {
         const create = await ask(service, 'POST', '/sandboxes', { headers: { origin } });
-        assertRefused(create, 403, 1003, 'forbidden', /pages of this machine/);
+        assertRefused(create, 'FORBIDDEN', /pages of this machine/);
       });
       for (const path of ['ws/automation', 'ws/livestream']) {
         const upgrade = await askUpgrade(service, `/sandboxes/busy/${path}`, { origin });
-        assertRefused(upgrade, 403, 1003, 'forbidden', /pages of this machine/);
+        assertRefused(upgrade, 'FORBIDDEN', /pages of this machine/);
       }
     }
     for (const name of [`localhost:${port}`, `127.0.0.1:${port}`, `[::1]:${port}`, 'berth.localhost']) {
@@ -530,7 +485,7 @@ describe('a service whose browser does not start', () => {
 
   it('says so to the caller, by name, and leaves nothing of the sandbox', async () => {
     const answer = await ask(service, 'POST', '/sandboxes', { body: { sandboxId: 'broken', recording: 'always' } });
-    assertRefused(answer, 503, 2007, 'sandbox did not start', /Chromium exited with code 1/);
+    assertRefused(answer, 'NO_START', /Chromium exited with code 1/);
     await assertNothingLeft(service.runDir);
     assert.deepEqual(processesOf(service.runDir).length, 0);
   });
@@ -544,18 +499,16 @@ describe('a service whose browser does not start', () => {
   });
 
   it('refuses its WebSockets readably and before the 101', async () => {
-    for (const path of ['ws/automation', 'ws/livestream', 'ws/liveview', 'devtools/page/ABC']) {
+    for (const path of SOCKETS) {
       const answer = await askUpgrade(service, `/sandboxes/broken/${path}`);
-      assertRefused(answer, 410, 2003, 'sandbox ended', /broken has ended: failed: Chromium exited/);
+      assertRefused(answer, 'ENDED', /broken has ended: failed: Chromium exited/);
     }
   });
 
   it('does not take its end for a new one: stop and delete answer what it ended of', async () => {
-    for (const [method, path] of [
-      ['POST', '/sandboxes/broken/stop'],
-      ['DELETE', '/sandboxes/broken'],
-    ]) {
-      const answer = await ask(service, method as string, path as string);
+    for (const use of ['POST /sandboxes/broken/stop', 'DELETE /sandboxes/broken']) {
+      const [method = '', path = ''] = use.split(' ');
+      const answer = await ask(service, method, path);
       assert.equal(answer.status, 200);
       assert.equal(answer.json.data.status, 'FAILED');
     }

@@ -1,0 +1,341 @@
+import { createHash } from 'node:crypto';
+import { chmod, chown, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import Docker from 'dockerode';
+import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
+import { connectTo } from '../core/endpoint.ts';
+import { AppError } from '../core/errors.ts';
+import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
+import { FOLDER_NAME, folderOf, prepareRunDir, secretOf } from './folders.ts';
+
+/** What one container may use. */
+export interface DockerLimits {
+  readonly memoryMb: number;
+  readonly cpus: number;
+  readonly pids: number;
+}
+
+export interface DockerDriverOptions {
+  /** The engine's unix socket. */
+  readonly engineSocket: string;
+  readonly image: string;
+  /** Created when missing, removed at the end when nobody uses it. */
+  readonly network: string;
+  /** Text of the seccomp profile. */
+  readonly seccomp: string;
+  readonly limits: DockerLimits;
+  /** Short folder for the sandboxes' sockets; the engine must see it under the same path. */
+  readonly runDir: string;
+  /** Recordings; the engine must see it under the same path. */
+  readonly dataDir: string;
+  readonly masterKey: Buffer;
+  readonly startTimeoutSeconds: number;
+}
+
+/** The image's own user, used when we are root; else the container runs as we do, so that its files are ours. */
+const IMAGE_USER = { uid: 10_001, gid: 10_001 };
+/** Paths inside the container, as runtime-image/Dockerfile has them. */
+const INSIDE = { mount: '/run/berth', recordings: '/recordings', dir: '/sandbox/box' } as const;
+const SHM_BYTES = 1024 * 1024 * 1024;
+/** Profile, temporary files, downloads: memory of the container, like everything on a tmpfs. */
+const SCRATCH_MB = 1024;
+const OPEN_FILES = 65_536;
+const LABEL = {
+  service: 'berth.service',
+  id: 'berth.id',
+  owner: 'berth.owner',
+  created: 'berth.created',
+  spec: 'berth.spec',
+} as const;
+
+/** One hardened container per sandbox. The gateway reaches it through sockets in a folder that both see: no port is published. */
+export class DockerDriver implements Driver {
+  readonly name = 'docker';
+  readonly #options: DockerDriverOptions;
+  readonly #docker: Docker;
+  /** Tells our containers from those of another Berth on the same engine. */
+  readonly #service: string;
+  #network: Promise<void> | undefined;
+
+  constructor(options: DockerDriverOptions) {
+    this.#options = options;
+    this.#docker = new Docker({ socketPath: options.engineSocket });
+    this.#service = createHash('sha256').update(options.masterKey).digest('hex').slice(0, 16);
+  }
+
+  async check(): Promise<void> {
+    const { engineSocket, image } = this.#options;
+    await this.#docker.ping().catch((err: Error) => {
+      throw new AppError('START_FAILED', `No container engine answers at ${engineSocket}: ${err.message}.`, {}, err);
+    });
+    const info = await this.#docker.getImage(image).inspect().catch(onlyStatus(404));
+    if (!info) throw new AppError('START_FAILED', `The image ${image} is missing: build it with npm run images.`);
+    if (info.Config.Labels?.['berth.runtime'] !== '1') {
+      throw new AppError(
+        'START_FAILED',
+        `The image ${image} has no Berth runtime in it: build it with npm run images.`,
+      );
+    }
+  }
+
+  async start(spec: SandboxSpec, signal: AbortSignal): Promise<RuntimeAddress> {
+    // Whatever an earlier sandbox of this id left, should the service have been killed while it removed that.
+    await this.stop(spec.id);
+    try {
+      this.#network ??= this.#ensureNetwork();
+      await Promise.all([this.#network.catch((err) => this.#forgetNetwork(err)), this.#prepareFolders(spec)]);
+      signal.throwIfAborted();
+      const container = await this.#docker.createContainer({ ...this.#containerOf(spec), abortSignal: signal });
+      await container.start({ abortSignal: signal });
+      await this.#awaitSocket(spec.id, container, signal);
+      return this.#addressOf(spec.id);
+    } catch (err) {
+      await this.stop(spec.id);
+      if (err instanceof AppError) throw err;
+      throw new AppError(
+        'START_FAILED',
+        `The sandbox did not start: ${err instanceof Error ? err.message : String(err)}`,
+        {},
+        err,
+      );
+    }
+  }
+
+  async stop(id: string): Promise<void> {
+    const container = this.#docker.getContainer(this.#nameOf(id));
+    // 409: somebody is removing it already.
+    await container.remove({ force: true, v: true }).catch(onlyStatus(404, 409));
+    for (let i = 0; (await container.inspect().catch(onlyStatus(404))) && i < 100; i++) await sleep(100);
+    await rm(this.#dirOf(id), { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
+  }
+
+  async list(): Promise<FoundSandbox[]> {
+    const filters = { label: [`${LABEL.service}=${this.#service}`] };
+    const containers = await this.#docker.listContainers({ all: true, filters });
+    const found = await Promise.all(containers.map((c) => this.#foundOf(c)));
+    // Folders whose container is gone: the service was killed between removing the two.
+    const dirs = new Set(found.map((f) => this.#dirOf(f.spec.id)));
+    for (const name of await readdir(this.#options.runDir).catch(() => [])) {
+      const dir = join(this.#options.runDir, name);
+      if (FOLDER_NAME.test(name) && !dirs.has(dir)) await rm(dir, { recursive: true, force: true });
+    }
+    return found;
+  }
+
+  async autopsy(id: string): Promise<EndedReason | undefined> {
+    const info = await this.#docker.getContainer(this.#nameOf(id)).inspect().catch(onlyStatus(404));
+    if (!info) return 'failed: the container was removed';
+    if (info.State.OOMKilled) return `failed: out of memory (the limit is ${this.#options.limits.memoryMb} MB)`;
+    return info.State.Running ? undefined : `failed: the container ended with code ${info.State.ExitCode}`;
+  }
+
+  /** Removes the network when no other service's sandboxes are on it. */
+  async close(): Promise<void> {
+    await this.#docker
+      .getNetwork(this.#options.network)
+      .remove()
+      .catch(onlyStatus(403, 404, 409));
+  }
+
+  async #foundOf(container: Docker.ContainerInfo): Promise<FoundSandbox> {
+    const spec = JSON.parse(container.Labels[LABEL.spec] ?? '{}') as SandboxSpec;
+    if (container.State === 'running') return { spec, address: this.#addressOf(spec.id) };
+    const told = await readEnd(join(this.#dirOf(spec.id), 'm', 'ended.json'));
+    const reason = told?.reason ?? (await this.autopsy(spec.id)) ?? 'failed: the container ended without a word';
+    const ended: EndedSandbox = {
+      spec,
+      state: reason.startsWith('failed: ') ? 'FAILED' : 'TERMINATED',
+      endedAt: told?.at ?? Date.now(),
+      endedReason: reason,
+    };
+    return { spec, ended };
+  }
+
+  /** The folder that holds the one the container sees; nothing in the container can reach this one. */
+  #dirOf(id: string): string {
+    return folderOf(this.#options.runDir, id);
+  }
+
+  #nameOf(id: string): string {
+    return `berth-${this.#service.slice(0, 8)}-${id}`;
+  }
+
+  #recordingsOf(id: string): string {
+    return join(this.#options.dataDir, 'recordings', id);
+  }
+
+  #addressOf(id: string): RuntimeAddress {
+    const mount = join(this.#dirOf(id), 'm');
+    return {
+      endpoint: { path: join(mount, 's') },
+      secret: secretOf(this.#options.masterKey, id),
+      direct: false,
+      vncSocket: join(mount, 'v'),
+    };
+  }
+
+  get #user(): { uid: number; gid: number } {
+    const uid = process.getuid?.() ?? 0;
+    return uid === 0 ? IMAGE_USER : { uid, gid: process.getgid?.() ?? uid };
+  }
+
+  async #prepareFolders(spec: SandboxSpec): Promise<void> {
+    const { runDir, startTimeoutSeconds } = this.#options;
+    const { uid, gid } = this.#user;
+    const mount = join(this.#dirOf(spec.id), 'm');
+    await prepareRunDir(runDir);
+    const config: RuntimeConfig = {
+      spec,
+      secret: this.#addressOf(spec.id).secret,
+      endpoint: { path: `${INSIDE.mount}/s` },
+      dir: INSIDE.dir,
+      vncSocket: `${INSIDE.mount}/v`,
+      notify: false,
+      forgetConfig: true,
+      recordingsDir: INSIDE.recordings,
+      tombstone: `${INSIDE.mount}/ended.json`,
+      user: null,
+      chromium: '/usr/bin/chromium',
+      chromiumSandbox: true,
+      startTimeoutSeconds,
+    };
+    for (const folder of [mount, this.#recordingsOf(spec.id)]) {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      await chown(folder, uid, gid);
+    }
+    const file = join(mount, 'runtime.json');
+    await writeFile(file, JSON.stringify(config), { mode: 0o400, flag: 'wx' });
+    await chown(file, uid, gid);
+    await chmod(file, 0o400);
+  }
+
+  #containerOf(spec: SandboxSpec): Docker.ContainerCreateOptions {
+    const { image, network, seccomp, limits } = this.#options;
+    const { uid, gid } = this.#user;
+    const memory = limits.memoryMb * 1024 * 1024;
+    return {
+      name: this.#nameOf(spec.id),
+      Image: image,
+      User: `${uid}:${gid}`,
+      // Names the sandbox in the prompt of whoever looks inside; the id itself may be too long for a host name.
+      Hostname: 'sandbox',
+      Labels: {
+        [LABEL.service]: this.#service,
+        [LABEL.id]: spec.id,
+        [LABEL.owner]: spec.owner,
+        [LABEL.created]: new Date(spec.createdAt).toISOString(),
+        [LABEL.spec]: JSON.stringify(spec),
+      },
+      // Longer than ffmpeg is given to finish its file.
+      StopTimeout: 30,
+      HostConfig: {
+        NetworkMode: network,
+        Binds: [
+          `${join(this.#dirOf(spec.id), 'm')}:${INSIDE.mount}`,
+          `${this.#recordingsOf(spec.id)}:${INSIDE.recordings}`,
+        ],
+        ReadonlyRootfs: true,
+        Tmpfs: {
+          '/tmp': 'rw,nosuid,nodev,noexec,size=64m,mode=1777',
+          '/sandbox': `rw,nosuid,nodev,noexec,size=${SCRATCH_MB}m,mode=0700,uid=${uid},gid=${gid}`,
+        },
+        CapDrop: ['ALL'],
+        SecurityOpt: ['no-new-privileges', `seccomp=${seccomp}`],
+        PidsLimit: limits.pids,
+        Memory: memory,
+        // The same number: no swap.
+        MemorySwap: memory,
+        NanoCpus: Math.round(limits.cpus * 1e9),
+        ShmSize: SHM_BYTES,
+        Ulimits: [{ Name: 'nofile', Soft: OPEN_FILES, Hard: OPEN_FILES }],
+        RestartPolicy: { Name: 'no' },
+        LogConfig: { Type: 'json-file', Config: { 'max-size': '1m', 'max-file': '1' } },
+      },
+    };
+  }
+
+  /** The runtime listens, or the container ended; the engine has no event that would say the first. */
+  async #awaitSocket(id: string, container: Docker.Container, signal: AbortSignal): Promise<void> {
+    const { endpoint } = this.#addressOf(id);
+    for (let i = 1; ; i++) {
+      if (await accepts(endpoint)) return;
+      signal.throwIfAborted();
+      if (i % 20 === 0 && !(await container.inspect()).State.Running) {
+        const tail = (await container.logs({ stdout: true, stderr: true, tail: 5 })).toString('latin1');
+        const why = (await this.autopsy(id)) ?? 'failed';
+        throw new AppError('START_FAILED', `The sandbox did not start: ${why}: ${printable(tail)}`);
+      }
+      await sleep(10);
+    }
+  }
+
+  async #ensureNetwork(): Promise<void> {
+    const { network } = this.#options;
+    if (await this.#docker.getNetwork(network).inspect().catch(onlyStatus(404))) return;
+    await this.#docker
+      .createNetwork({
+        Name: network,
+        CheckDuplicate: true,
+        Driver: 'bridge',
+        // Containers on it cannot reach each other (the engine's "inter-container communication").
+        Options: { 'com.docker.network.bridge.enable_icc': 'false' },
+        Labels: { 'berth.network': '1' },
+      })
+      // Another start or service was faster.
+      .catch(onlyStatus(409));
+  }
+
+  #forgetNetwork(err: unknown): never {
+    this.#network = undefined;
+    throw err;
+  }
+}
+
+/** Turns an engine's answer of these statuses into undefined; everything else stays an error. */
+function onlyStatus(...statuses: number[]): (err: { statusCode?: number }) => undefined {
+  return (err) => {
+    if (err.statusCode !== undefined && statuses.includes(err.statusCode)) return undefined;
+    throw err;
+  };
+}
+
+function accepts(endpoint: RuntimeAddress['endpoint']): Promise<boolean> {
+  return new Promise((resolve) => {
+    try {
+      const probe = connectTo(endpoint);
+      probe.once('connect', () => {
+        probe.destroy();
+        resolve(true);
+      });
+      probe.once('error', () => resolve(false));
+    } catch {
+      resolve(false); // no socket yet
+    }
+  });
+}
+
+/** The runtime's last word. It comes out of the sandbox, so nothing in it is believed that is not of the right form. */
+async function readEnd(file: string): Promise<{ reason: EndedReason; at: number } | undefined> {
+  try {
+    const stat = await lstat(file);
+    if (!stat.isFile() || stat.size > 64 * 1024) return undefined;
+    const told = JSON.parse(await readFile(file, 'utf8')) as Partial<EndedSandbox>;
+    const reason = String(told.endedReason);
+    const known = /^(idle_timeout|connect_timeout|max_lifetime|deleted|service_stopped|failed: .{1,1000})$/s.test(
+      reason,
+    );
+    if (!known || typeof told.endedAt !== 'number' || !(told.endedAt <= Date.now())) return undefined;
+    return { reason: reason as EndedReason, at: told.endedAt };
+  } catch {
+    return undefined; // no word, or a torn one
+  }
+}
+
+/** Log output without the engine's frame headers and other bytes that a sentence cannot have. */
+function printable(text: string): string {
+  return text
+    .replace(/[^\x20-\x7e]+/g, ' ')
+    .trim()
+    .slice(-500);
+}
