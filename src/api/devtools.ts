@@ -2,6 +2,7 @@ import { Agent, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Router, RouterContext } from '@koa/router';
 import httpProxy from 'http-proxy';
+import { assertMayChange } from '../core/access.ts';
 import type { Way } from '../core/contracts.ts';
 import { connectTo } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
@@ -29,6 +30,8 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
   ): Promise<{ info: SandboxInfo; status: number; text: string }> => {
     const id = ctx.params.id ?? '';
     const info = sandboxes.get(principalOf(ctx), id);
+    // Discovery opens and closes tabs and answers with tickets.
+    assertMayChange(principalOf(ctx));
     const attachment = await sandboxes.attach(id, 'client', false, AbortSignal.timeout(ANSWER_LIMIT_MS));
     try {
       return { info, ...(await proxy.ask(ctx.req, ctx.res, attachment.way, path)) };

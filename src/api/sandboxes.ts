@@ -77,6 +77,8 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
   const { spec, status, ended } = info;
   const updatedAt = ended?.endedAt ?? status?.readyAt ?? spec.createdAt;
   const over = hasEnded(info.state) || ended !== undefined;
+  // The addresses carry tickets that let their bearer do everything, which is more than a viewer may.
+  const mayUse = !over && principalOf(ctx).role !== 'viewer';
   return {
     sandboxId: spec.id,
     templateName: spec.templateName,
@@ -95,9 +97,9 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
     metadata: spec.metadata,
     browserRestarts: status?.browserRestarts ?? 0,
     startStages: status?.stages ?? {},
-    ...(over
-      ? {}
-      : { cdpUrl: urls.automation(ctx, info), vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }),
+    ...(mayUse
+      ? { cdpUrl: urls.automation(ctx, info), vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }
+      : {}),
   };
 }
 

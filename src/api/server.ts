@@ -2,7 +2,7 @@ import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { Router } from '@koa/router';
 import Koa, { type Context } from 'koa';
-import { type Access, type Principal, sees } from '../core/access.ts';
+import { type Access, assertMayChange, type Principal, sees } from '../core/access.ts';
 import type { Log } from '../core/contracts.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
@@ -139,7 +139,12 @@ const PUBLIC_PATHS = /^\/(health|readyz|openapi\.yaml|novnc\/.*)$/;
 /** Who asks, or 401; a ticket opens only what belongs to its sandbox and role. */
 function authenticate(access: Access): Koa.Middleware {
   return async (ctx, next) => {
-    if (!PUBLIC_PATHS.test(ctx.path)) ctx.state.principal = authenticated(access, ctx);
+    if (!PUBLIC_PATHS.test(ctx.path)) {
+      const principal = authenticated(access, ctx);
+      // Whatever the route: no other method changes anything.
+      if (!/^(GET|HEAD|OPTIONS)$/.test(ctx.method)) assertMayChange(principal);
+      ctx.state.principal = principal;
+    }
     await next();
   };
 }

@@ -6,6 +6,12 @@ import type { EndedReason, EndedSandbox, SandboxSpec, SandboxStatus } from './sa
 /** Where something listens: a unix socket, or a private TCP address. */
 export type Endpoint = { readonly path: string } | { readonly host: string; readonly port: number };
 
+/**
+ * Users that the local driver gives to sandboxes as root, one each: no name, no groups, no other files. The range lies above
+ * all that systemd hands out to people, services and containers (systemd.io, "Users, Groups, UIDs and GIDs").
+ */
+export const SANDBOX_UIDS = { from: 1_879_048_192, to: 2_147_483_647 } as const;
+
 /** How to reach one sandbox's runtime. The secret authenticates us to it and appears in no log, label or process list. */
 export interface RuntimeAddress {
   readonly endpoint: Endpoint;

@@ -53,18 +53,24 @@ function kill(pid: number): void {
   }
 }
 
-/** Sockets younger than this may belong to a server that is about to listen, in milliseconds. */
-const SOCKET_SETTLED_MS = 2000;
+/** Younger files may belong to a server that is about to start, in milliseconds. */
+const SETTLED_MS = 2000;
 const X_SOCKETS = '/tmp/.X11-unix';
 
-/** Removes sockets of this user's X servers that are dead: an Xvfb that was killed could not do it itself. */
-export async function removeDeadXSockets(uid: number, settledMs = SOCKET_SETTLED_MS): Promise<void> {
-  for (const name of await readdir(X_SOCKETS)) {
-    const socket = `${X_SOCKETS}/${name}`;
+/**
+ * Removes what this user's X servers left when they were killed: their sockets, and the compiled keymap that each has in
+ * /tmp for a moment at its start. A keymap that stays keeps every other user's server off that display number.
+ */
+export async function removeTracesOfX(uid: number, settledMs = SETTLED_MS): Promise<void> {
+  const sockets = (await readdir(X_SOCKETS)).map((name) => `${X_SOCKETS}/${name}`);
+  const keymaps = (await readdir('/tmp'))
+    .filter((name) => /^server-\d+\.xkm$/.test(name))
+    .map((name) => `/tmp/${name}`);
+  for (const path of [...sockets, ...keymaps]) {
     try {
-      const { uid: owner, mtimeMs } = await stat(socket);
-      if (owner === uid && Date.now() - mtimeMs > settledMs && !(await isListening(socket)))
-        await rm(socket, { force: true });
+      const found = await stat(path);
+      if (found.uid !== uid || Date.now() - found.mtimeMs <= settledMs) continue;
+      if (!found.isSocket() || !(await isListening(path))) await rm(path, { force: true });
     } catch (err) {
       // Somebody else was faster.
       if ((err as NodeJS.ErrnoException).code !== 'ENOENT') throw err;

@@ -4,11 +4,17 @@ import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
-import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
+import {
+  type Driver,
+  type FoundSandbox,
+  type RuntimeAddress,
+  type RuntimeConfig,
+  SANDBOX_UIDS,
+} from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { FOLDER_NAME, folderOf, prepareRunDir, secretOf } from './folders.ts';
-import { endProcessesOf, removeDeadXSockets } from './leftovers.ts';
+import { endProcessesOf, removeTracesOfX } from './leftovers.ts';
 
 export interface LocalDriverOptions {
   /** Short folder for sockets, profiles and downloads of running sandboxes. */
@@ -92,7 +98,7 @@ export class LocalDriver implements Driver {
     if (config) {
       await endProcessesOf(dir, config.user?.uid);
       // A user of its own has no other X server that could be about to start.
-      await (config.user ? removeDeadXSockets(config.user.uid, 0) : removeDeadXSockets(process.getuid?.() ?? 0));
+      await (config.user ? removeTracesOfX(config.user.uid, 0) : removeTracesOfX(process.getuid?.() ?? 0));
     }
     await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
     await rm(this.#tombstoneOf(id), { force: true });
@@ -221,13 +227,10 @@ export class LocalDriver implements Driver {
   }
 }
 
-/**
- * A user of its own for each sandbox, when we may choose: it has no name, no groups and no other files. The range lies
- * above all that systemd hands out to people, services and containers (systemd.io, "Users, Groups, UIDs and GIDs").
- */
+/** A user of its own for each sandbox, when we may choose. */
 function sandboxUser(): { uid: number; gid: number } | null {
   if (process.getuid?.() !== 0) return null;
-  const id = randomInt(1_879_048_192, 2_147_483_647);
+  const id = randomInt(SANDBOX_UIDS.from, SANDBOX_UIDS.to);
   return { uid: id, gid: id };
 }
 

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import type { RuntimeConfig } from '../core/contracts.ts';
+import { type RuntimeConfig, SANDBOX_UIDS } from '../core/contracts.ts';
 import { Child } from './processes.ts';
 
 /**
@@ -58,11 +58,26 @@ export function xauthority(cookie: Buffer): Buffer {
   return Buffer.concat([head, cookie]);
 }
 
+/**
+ * Xvfb compiles its keymap to /tmp/server-<display>.xkm and removes it a moment later. One that was killed in that moment
+ * leaves it, and no other user's server could then take that display number; so what is old and a sandbox's is removed.
+ */
+function removeStaleKeymaps(): void {
+  for (const name of readdirSync('/tmp')) {
+    if (!/^server-\d+\.xkm$/.test(name)) continue;
+    const found = statSync(join('/tmp', name), { throwIfNoEntry: false });
+    if (!found || Date.now() - found.mtimeMs < 2000) continue;
+    const ours = found.uid === process.getuid?.() || (found.uid >= SANDBOX_UIDS.from && process.getuid?.() === 0);
+    if (ours) rmSync(join('/tmp', name), { force: true });
+  }
+}
+
 /** Starts the virtual screen with a fresh cookie; resolves with its display number once it accepts clients. */
 export async function startXvfb(
   config: RuntimeConfig,
   signal: AbortSignal,
 ): Promise<{ child: Child; display: number }> {
+  removeStaleKeymaps();
   const authFile = authFileOf(config);
   writeFileSync(authFile, xauthority(randomBytes(16)), { mode: 0o600 });
   if (config.user) chownSync(authFile, config.user.uid, config.user.gid);

@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Driver, RuntimeAddress, RuntimeLink } from '../../src/core/contracts.ts';
+import { AppError } from '../../src/core/errors.ts';
+import { DEFAULTS, type SandboxSpec, type SandboxStatus } from '../../src/core/sandbox.ts';
+import { openRuntimeLink } from '../../src/runtime/link.ts';
+
+/** What the suite needs of a driver under test. */
+export interface DriverUnderTest {
+  readonly driver: Driver;
+  /** A second driver on the same folders, as after a restart of the service. */
+  again(): Driver;
+  /** What is there of sandboxes: processes, containers, folders. Empty when nothing is left. */
+  leftovers(): Promise<string[]>;
+  clean(): Promise<void>;
+}
+
+let ids = 0;
+
+export function spec(over: Partial<SandboxSpec> = {}): SandboxSpec {
+  return {
+    id: `contract-${process.pid}-${ids++}`,
+    owner: 'tester',
+    templateName: 'default',
+    createdAt: Date.now(),
+    ...DEFAULTS,
+    metadata: { note: 'über "quotes"' },
+    ...over,
+  };
+}
+
+/** Connects as the service does and waits until the sandbox is READY. */
+export async function ready(address: RuntimeAddress, limitMs = 40_000): Promise<RuntimeLink> {
+  let latest: SandboxStatus | undefined;
+  let closed = false;
+  const events = {
+    onStatus(status: SandboxStatus): void {
+      latest = status;
+    },
+    onClosed(): void {
+      closed = true;
+    },
+  };
+  const link = await openRuntimeLink(address, events, AbortSignal.timeout(limitMs));
+  const deadline = Date.now() + limitMs;
+  while (latest?.state !== 'READY') {
+    assert.ok(
+      !closed && Date.now() < deadline,
+      `it is ${latest?.state}: ${latest?.endedReason ?? latest?.endingReason ?? ''}`,
+    );
+    await sleep(20);
+  }
+  return link;
+}
+
+function startFailed(err: unknown): boolean {
+  return err instanceof AppError && err.errorName === 'START_FAILED';
+}
+
+/** Every driver passes this. */
+export function driverContract(name: string, make: () => Promise<DriverUnderTest>): void {
+  describe(`the ${name} driver`, () => {
+    let it_: DriverUnderTest;
+    before(async () => {
+      it_ = await make();
+      await it_.driver.check();
+    });
+    after(async () => {
+      await it_.clean();
+    });
+    const nothingLeft = async (): Promise<void> => {
+      let left = await it_.leftovers();
+      for (let i = 0; left.length > 0 && i < 100; i++) {
+        await sleep(50);
+        left = await it_.leftovers();
+      }
+      assert.deepEqual(left, []);
+    };
+
+    it('starts a sandbox that gets READY, lists it, and stops it without a trace', async () => {
+      const wanted = spec();
+      const address = await it_.driver.start(wanted, AbortSignal.timeout(40_000));
+      const link = await ready(address);
+      assert.ok(link.status.devtools?.browserPath.startsWith('/devtools/browser/'));
+      const [found, ...others] = await it_.again().list();
+      assert.deepEqual(found, { spec: wanted, address });
+      assert.equal(others.length, 0);
+      await it_.driver.stop(wanted.id);
+      link.close();
+      await nothingLeft();
+    });
+
+    it('stops what was stopped, and what never was', async () => {
+      await it_.driver.stop('never-was');
+      const one = spec();
+      await it_.driver.start(one, AbortSignal.timeout(40_000));
+      await Promise.all([it_.driver.stop(one.id), it_.driver.stop(one.id)]);
+      await it_.driver.stop(one.id);
+      await nothingLeft();
+    });
+
+    it('asks for the secret', async () => {
+      const one = spec();
+      const address = await it_.driver.start(one, AbortSignal.timeout(40_000));
+      const wrong = { ...address, secret: `${address.secret}x` };
+      await assert.rejects(ready(wrong), /refused the control connection with 401/);
+      await it_.driver.stop(one.id);
+    });
+
+    it('starts two at once', async () => {
+      const specs = [spec(), spec()];
+      const addresses = await Promise.all(specs.map((s) => it_.driver.start(s, AbortSignal.timeout(40_000))));
+      const links = await Promise.all(addresses.map((a) => ready(a)));
+      assert.equal((await it_.driver.list()).length, 2);
+      await Promise.all(specs.map((s) => it_.driver.stop(s.id)));
+      for (const link of links) link.close();
+      await nothingLeft();
+    });
+
+    it('leaves nothing of a start that is aborted, whenever that is', async () => {
+      const aborted = spec();
+      await assert.rejects(it_.driver.start(aborted, AbortSignal.abort(new Error('no'))), startFailed);
+      for (const afterMs of [1, 15, 40, 80, 150, 300]) {
+        const one = spec();
+        const outcome = it_.driver.start(one, AbortSignal.timeout(afterMs)).then(
+          () => it_.driver.stop(one.id),
+          (err: unknown) => assert.ok(startFailed(err), String(err)),
+        );
+        await outcome;
+      }
+      await nothingLeft();
+    });
+
+    it('takes a stop in the middle of a start', async () => {
+      const one = spec();
+      const started = it_.driver
+        .start(one, AbortSignal.timeout(40_000))
+        .catch((err: unknown) => assert.ok(startFailed(err)));
+      await sleep(60);
+      await it_.driver.stop(one.id);
+      await started;
+      await it_.driver.stop(one.id);
+      await nothingLeft();
+    });
+
+    it('tells of a sandbox that ended by itself while nobody looked', async () => {
+      const one = spec({ maxLifetimeSeconds: 4 });
+      (await ready(await it_.driver.start(one, AbortSignal.timeout(40_000)))).close();
+      let found = await it_.again().list();
+      for (let i = 0; !found[0]?.ended && i < 200; i++) {
+        await sleep(100);
+        found = await it_.again().list();
+      }
+      assert.equal(found[0]?.ended?.endedReason, 'max_lifetime');
+      assert.deepEqual(found[0]?.spec, one);
+      assert.ok(Math.abs((found[0]?.ended?.endedAt ?? 0) - one.createdAt - 4000) < 5000);
+      await it_.driver.stop(one.id);
+      assert.deepEqual(await it_.driver.list(), []);
+      await nothingLeft();
+    });
+  });
+}
