@@ -8,6 +8,7 @@ import {
   type Way,
 } from './contracts.ts';
 import { AppError } from './errors.ts';
+import { type AttachKind, type Attachment, Presence } from './presence.ts';
 import {
   type EndedReason,
   type EndedSandbox,
@@ -25,30 +26,6 @@ export interface SandboxInfo {
   readonly ended?: EndedSandbox;
 }
 
-/** client: drives the browser over CDP. viewer: sees the screen over RFB. */
-export type AttachKind = 'client' | 'viewer';
-
-/** Why a connection was ended from our side: a WebSocket close code and a sentence (at most 123 bytes, RFC 6455 section 5.5). */
-export interface Ending {
-  readonly code: number;
-  readonly reason: string;
-}
-
-/** One connection of a client or viewer to a sandbox. */
-export interface Attachment {
-  readonly sandboxId: string;
-  /** Where to connect to for it. */
-  readonly way: Way;
-  /** Path of the browser's own DevTools socket; empty for viewers. */
-  readonly browserPath: string;
-  /** Called for each message from the client; cheap enough for the hot path. */
-  active(): void;
-  /** Idempotent. */
-  detach(): void;
-  /** Called once when the sandbox ends; set it last, it may fire at once. */
-  set onEnd(listener: (ending: Ending) => void);
-}
-
 interface LiveOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
@@ -57,8 +34,6 @@ interface LiveOptions {
   readonly onEnded: (ended: EndedSandbox) => Promise<void>;
 }
 
-/** Between two words of activity to a runtime, in milliseconds. */
-const TOUCH_EVERY_MS = 1000;
 /** How long a client that joins waits for a browser that is being started again, in milliseconds. */
 const BROWSER_WAIT_MS = 10_000;
 /** A control connection that broke is opened again within this time, else the runtime counts as dead. */
@@ -68,7 +43,7 @@ const RELINK_MS = 2000;
 export class LiveSandbox {
   readonly spec: SandboxSpec;
   readonly #options: LiveOptions;
-  readonly #attached = new Set<{ kind: AttachKind; end: (ending: Ending) => void }>();
+  readonly #presence: Presence;
   /** Called after every change; each waiter looks for itself. */
   readonly #waiters = new Set<() => void>();
   readonly #startAbort = new AbortController();
@@ -80,12 +55,13 @@ export class LiveSandbox {
   #finishing: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
   #released = false;
-  #touch: 'quiet' | 'told' | 'due' = 'quiet';
-  #touchTimer: NodeJS.Timeout | undefined;
 
   constructor(spec: SandboxSpec, options: LiveOptions) {
     this.spec = spec;
     this.#options = options;
+    this.#presence = new Presence(spec.id, (clients, viewers, active) =>
+      this.#link?.presence(clients, viewers, active),
+    );
   }
 
   get state(): SandboxState {
@@ -160,7 +136,11 @@ export class LiveSandbox {
       kind === 'client' ? 'its browser is down' : 'its VNC server is down',
     );
     this.#assertAlive();
-    return this.#join(kind, this.#wayOf(kind), kind === 'client' ? (this.#status?.devtools?.browserPath ?? '') : '');
+    return this.#presence.join(
+      kind,
+      this.#wayOf(kind),
+      kind === 'client' ? (this.#status?.devtools?.browserPath ?? '') : '',
+    );
   }
 
   #wayOf(kind: AttachKind): Way {
@@ -179,9 +159,8 @@ export class LiveSandbox {
   /** Lets go without ending it. */
   release(): void {
     this.#released = true;
-    clearTimeout(this.#touchTimer);
-    for (const attached of this.#attached)
-      attached.end({ code: 1001, reason: 'the service is going away; connect again' });
+    this.#presence.endAll({ code: 1001, reason: 'the service is going away; connect again' });
+    this.#presence.close();
     this.#link?.close();
   }
 
@@ -197,65 +176,13 @@ export class LiveSandbox {
     await this.#finishing;
   }
 
-  #join(kind: AttachKind, way: Way, browserPath: string): Attachment {
-    const live = this;
-    let listener: ((ending: Ending) => void) | undefined;
-    let ending: Ending | undefined;
-    const entry = {
-      kind,
-      end(how: Ending): void {
-        ending ??= how;
-        listener?.(ending);
-        listener = undefined;
-      },
-    };
-    this.#attached.add(entry);
-    this.#tellPresence(true);
-    return {
-      sandboxId: this.spec.id,
-      way,
-      browserPath,
-      active: () => this.#onActivity(),
-      detach() {
-        if (live.#attached.delete(entry)) live.#tellPresence(false);
-      },
-      set onEnd(to: (ending: Ending) => void) {
-        listener = to;
-        if (ending) entry.end(ending);
-      },
-    };
-  }
-
-  #onActivity(): void {
-    if (this.#touch === 'due') return;
-    if (this.#touch === 'told') {
-      this.#touch = 'due';
-      return;
-    }
-    this.#tellPresence(true);
-  }
-
-  /** At once, then for a second no more than a note to say it again. */
-  #tellPresence(active: boolean): void {
-    const viewers = [...this.#attached].filter((a) => a.kind === 'viewer').length;
-    this.#link?.presence(this.#attached.size - viewers, viewers, active);
-    if (!active) return;
-    this.#touch = 'told';
-    clearTimeout(this.#touchTimer);
-    this.#touchTimer = setTimeout(() => {
-      const due = this.#touch === 'due';
-      this.#touch = 'quiet';
-      if (due) this.#tellPresence(true);
-    }, TOUCH_EVERY_MS);
-  }
-
   async #openLink(address: RuntimeAddress, signal: AbortSignal): Promise<void> {
     const events = {
       onStatus: (status: SandboxStatus) => this.#onStatus(status),
       onClosed: () => void this.#onLinkClosed(),
     };
     this.#link = await this.#options.openLink(address, events, signal);
-    if (this.#attached.size > 0) this.#tellPresence(true);
+    this.#presence.repeat();
   }
 
   #onStatus(status: SandboxStatus): void {
@@ -296,7 +223,6 @@ export class LiveSandbox {
   }
 
   async #finishOnce(reason: EndedReason, endedAt: number): Promise<void> {
-    clearTimeout(this.#touchTimer);
     const failed = reason.startsWith('failed: ');
     const { readyAt } = this.#status ?? {};
     const state = failed ? 'FAILED' : 'TERMINATED';
@@ -308,6 +234,7 @@ export class LiveSandbox {
       endedReason: reason,
     };
     this.#dismiss(reason);
+    this.#presence.close();
     try {
       await this.#options.driver.stop(this.spec.id);
     } catch (err) {
@@ -324,7 +251,7 @@ export class LiveSandbox {
   #dismiss(reason: EndedReason): void {
     // 1001: going away as planned. 1011: an unexpected condition (RFC 6455 section 7.4.1).
     const code = reason.startsWith('failed: ') ? 1011 : 1001;
-    for (const attached of this.#attached) attached.end({ code, reason: `sandbox ended: ${reason}` });
+    this.#presence.endAll({ code, reason: `sandbox ended: ${reason}` });
   }
 
   #assertAlive(): void {

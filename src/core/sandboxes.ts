@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { assertMayChange, type Principal, sees } from './access.ts';
 import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
 import { AppError } from './errors.ts';
-import { type AttachKind, type Attachment, LiveSandbox, type SandboxInfo } from './live.ts';
+import { LiveSandbox, type SandboxInfo } from './live.ts';
+import type { AttachKind, Attachment } from './presence.ts';
 import { DEFAULTS, type RecordingMode, type SandboxSpec } from './sandbox.ts';
 
 /** What a caller may ask for at creation; shapes and bounds are checked against openapi.yaml before it comes here. Seconds. */

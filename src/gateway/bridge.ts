@@ -1,5 +1,5 @@
 import type { WebSocket } from 'uWebSockets.js';
-import type { Attachment } from '../core/live.ts';
+import type { Attachment } from '../core/presence.ts';
 import type { Sink, Source } from './pump.ts';
 
 /** The client's side: over this many unsent bytes the source is paused, and resumed when half of them are gone. */

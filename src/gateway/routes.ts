@@ -1,5 +1,5 @@
 import type { TicketRole } from '../core/access.ts';
-import type { AttachKind } from '../core/live.ts';
+import type { AttachKind } from '../core/presence.ts';
 
 /** A WebSocket path of the public contract. */
 export interface WebSocketRoute {

@@ -1,0 +1,110 @@
+import type { Way } from './contracts.ts';
+
+/** client: drives the browser over CDP. viewer: sees the screen over RFB. */
+export type AttachKind = 'client' | 'viewer';
+
+/** Why a connection was ended from our side: a WebSocket close code and a sentence (at most 123 bytes, RFC 6455 section 5.5). */
+export interface Ending {
+  readonly code: number;
+  readonly reason: string;
+}
+
+/** One connection of a client or viewer to a sandbox. */
+export interface Attachment {
+  readonly sandboxId: string;
+  /** Where to connect to for it. */
+  readonly way: Way;
+  /** Path of the browser's own DevTools socket; empty for viewers. */
+  readonly browserPath: string;
+  /** Called for each message from the client; cheap enough for the hot path. */
+  active(): void;
+  /** Idempotent. */
+  detach(): void;
+  /** Called once when the sandbox ends; set it last, it may fire at once. */
+  set onEnd(listener: (ending: Ending) => void);
+}
+
+/** Between two words of activity to a runtime, in milliseconds. */
+const TOUCH_EVERY_MS = 1000;
+
+interface Entry {
+  readonly kind: AttachKind;
+  end(ending: Ending): void;
+}
+
+/** Who is connected to one sandbox through this gateway; tells its runtime so, at once on joins and leaves and at most once a second of activity. */
+export class Presence {
+  readonly #sandboxId: string;
+  readonly #tell: (clients: number, viewers: number, active: boolean) => void;
+  readonly #attached = new Set<Entry>();
+  #touch: 'quiet' | 'told' | 'due' = 'quiet';
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(sandboxId: string, tell: (clients: number, viewers: number, active: boolean) => void) {
+    this.#sandboxId = sandboxId;
+    this.#tell = tell;
+  }
+
+  join(kind: AttachKind, way: Way, browserPath: string): Attachment {
+    let listener: ((ending: Ending) => void) | undefined;
+    let ending: Ending | undefined;
+    const entry: Entry = {
+      kind,
+      end(how) {
+        ending ??= how;
+        listener?.(ending);
+        listener = undefined;
+      },
+    };
+    this.#attached.add(entry);
+    this.#say(true);
+    return {
+      sandboxId: this.#sandboxId,
+      way,
+      browserPath,
+      active: () => this.#onActivity(),
+      detach: () => {
+        if (this.#attached.delete(entry)) this.#say(false);
+      },
+      set onEnd(to: (ending: Ending) => void) {
+        listener = to;
+        if (ending) entry.end(ending);
+      },
+    };
+  }
+
+  /** Ends every connection with this code and reason. */
+  endAll(ending: Ending): void {
+    for (const entry of this.#attached) entry.end(ending);
+  }
+
+  /** Says it again, to a runtime whose connection is new. */
+  repeat(): void {
+    if (this.#attached.size > 0) this.#say(true);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #onActivity(): void {
+    if (this.#touch === 'due') return;
+    if (this.#touch === 'told') this.#touch = 'due';
+    else this.#say(true);
+  }
+
+  /** At once, then for a second no more than a note to say it again. */
+  #say(active: boolean): void {
+    let viewers = 0;
+    for (const { kind } of this.#attached) if (kind === 'viewer') viewers++;
+    this.#tell(this.#attached.size - viewers, viewers, active);
+    if (!active) return;
+    this.#touch = 'told';
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      const due = this.#touch === 'due';
+      this.#touch = 'quiet';
+      if (due) this.#say(true);
+    }, TOUCH_EVERY_MS);
+  }
+}
