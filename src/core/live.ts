@@ -125,10 +125,14 @@ export class LiveSandbox {
     await this.#link?.setRecording(on);
   }
 
-  async attach(kind: AttachKind, signal: AbortSignal): Promise<Attachment> {
+  /** `not` is the path of a browser that was found dead: the next one is waited for. */
+  async attach(kind: AttachKind, signal: AbortSignal, not?: string): Promise<Attachment> {
     const wait = AbortSignal.any([signal, AbortSignal.timeout(BROWSER_WAIT_MS)]);
-    const up = (): boolean =>
-      hasEnded(this.#state) || (kind === 'client' ? this.#status?.devtools : this.#status?.vncSocket) !== undefined;
+    const up = (): boolean => {
+      if (hasEnded(this.#state)) return true;
+      if (kind === 'viewer') return this.#status?.vncSocket !== undefined;
+      return this.#status?.devtools !== undefined && this.#status.devtools.browserPath !== not;
+    };
     await this.#until(
       up,
       wait,

@@ -125,13 +125,14 @@ export class Sandboxes {
   }
 
   /**
-   * Joins a client or viewer to a sandbox, waiting for READY at most 30 s. The caller must `detach` in the end.
+   * Joins a client or viewer to a sandbox, waiting for READY at most 30 s. The caller must `detach` in the end. `not` is
+   * the path of a browser that turned out to be dead: then the next one is waited for, at most 10 s.
    * Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE.
    */
-  async attach(id: string, kind: AttachKind, record: boolean, signal: AbortSignal): Promise<Attachment> {
+  async attach(id: string, kind: AttachKind, record: boolean, signal: AbortSignal, not?: string): Promise<Attachment> {
     const live = await this.#readyOne(id, AbortSignal.any([signal, AbortSignal.timeout(READY_WAIT_MS)]));
     if (record) await live.setRecording(true);
-    return live.attach(kind, signal);
+    return live.attach(kind, signal, not);
   }
 
   /** Name of the recording that is being written for a sandbox right now. */

@@ -10,6 +10,7 @@ import type { Access, Credentials } from '../core/access.ts';
 import { sees } from '../core/access.ts';
 import type { Log } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
+import type { Attachment } from '../core/presence.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import { Bridge, type FragmentSocket, type UserData } from './bridge.ts';
@@ -166,13 +167,24 @@ export class Gateway {
     this.#assertAllowed(req, route);
     const signal = AbortSignal.any([gone, AbortSignal.timeout(UPSTREAM_LIMIT_MS)]);
     const record = req.query.get('recording') === 'true';
-    const attachment = await this.#options.sandboxes.attach(route.sandboxId, route.kind, record, signal);
+    const { sandboxId, kind } = route;
+    const attachment = await this.#options.sandboxes.attach(sandboxId, kind, record, signal);
+    const bridge = await this.#open(route, attachment, signal).catch(async (err: unknown) => {
+      // The browser died a moment ago and its runtime has not said so yet: the next one is on its way.
+      if (kind !== 'client' || !(err instanceof AppError) || err.errorName !== 'BROWSER_UNREACHABLE') throw err;
+      const next = await this.#options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
+      return this.#open(route, next, signal);
+    });
+    this.#options.log.info({ requestId: req.requestId, sandboxId, kind }, 'connected');
+    return bridge;
+  }
+
+  /** Opens the sandbox's side. */
+  async #open(route: WebSocketRoute, attachment: Attachment, signal: AbortSignal): Promise<Bridge> {
     try {
-      const source =
-        route.kind === 'viewer'
-          ? await openVnc(attachment.way, signal)
-          : await openCdp(attachment.way, route.devtoolsPath ?? attachment.browserPath, signal);
-      this.#options.log.info({ requestId: req.requestId, sandboxId: route.sandboxId, kind: route.kind }, 'connected');
+      const path = route.devtoolsPath ?? attachment.browserPath;
+      const viewer = route.kind === 'viewer';
+      const source = await (viewer ? openVnc(attachment.way, signal) : openCdp(attachment.way, path, signal));
       return new Bridge(source, attachment);
     } catch (err) {
       attachment.detach();

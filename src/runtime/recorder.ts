@@ -1,4 +1,5 @@
 import { mkdirSync, readdirSync } from 'node:fs';
+import type { Readable } from 'node:stream';
 import type { RuntimeConfig } from '../core/contracts.ts';
 import { parseSegmentName, sessionName } from '../core/recording.ts';
 import type { RecorderStatus } from '../core/sandbox.ts';
@@ -29,6 +30,8 @@ export function recorderArgs(a: RecorderArgs): string[] {
   const size = `${a.width - (a.width % 2)}x${a.height - (a.height % 2)}`;
   return [
     ...['-hide_banner', '-loglevel', 'warning', '-nostdin'],
+    // Says on descriptor 3 how many frames it has written.
+    ...['-progress', 'pipe:3', '-stats_period', '0.2'],
     ...['-f', 'x11grab', '-draw_mouse', '1', '-framerate', String(a.fps), '-video_size', size, '-i', `:${a.display}`],
     // ultrafast: a recorder must not take the browser's CPU. zerolatency: no frame waits inside the encoder, so a kill
     // loses nothing that was encoded. One thread: a still desktop at 10 fps needs no more.
@@ -51,6 +54,7 @@ export class Recorder {
   readonly #display: number;
   readonly #onChange: () => void;
   #keeper: Keeper | undefined;
+  #firstFrame: Promise<void> | undefined;
   #status: RecorderStatus = { state: 'off' };
   /** Starts and stops run one after the other, whoever asks. */
   #queue: Promise<void> = Promise.resolve();
@@ -72,7 +76,11 @@ export class Recorder {
       await this.#keeper?.stop(STOP_PHASES);
       const session = sessionName(this.#config.spec.id, new Date());
       const keeper = new Keeper({
-        start: async () => this.#spawn(session),
+        start: async () => {
+          const child = this.#spawn(session);
+          this.#firstFrame = firstFrame(child);
+          return child;
+        },
         giveUp: (why) => this.#set({ state: 'failed', sessionId: session, error: why }),
       });
       this.#keeper = keeper;
@@ -84,6 +92,8 @@ export class Recorder {
   /** Ends the current segment properly. Resolves when ffmpeg is gone. */
   stop(): Promise<void> {
     return this.#enqueue(async () => {
+      // An interrupt before the first frame would leave a file with nothing in it.
+      await this.#firstFrame;
       await this.#keeper?.stop(STOP_PHASES);
       this.#keeper = undefined;
       if (this.#status.state !== 'off') this.#set({ state: 'off' });
@@ -111,6 +121,7 @@ export class Recorder {
         firstSegment: nextSegment(recordingsDir, session),
         session,
       }),
+      pipe3: true,
       env: childEnv(this.#config, this.#display),
       cwd: recordingsDir,
       // As ourselves: the browser's user must not be able to touch a recording.
@@ -122,6 +133,28 @@ export class Recorder {
     this.#status = status;
     this.#onChange();
   }
+}
+
+/** Resolves when ffmpeg has written a frame, has ended, or has had three seconds. */
+function firstFrame(child: Child): Promise<void> {
+  const pipe = child.process.stdio[3] as Readable;
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, 3000);
+    let text = '';
+    const onData = (chunk: Buffer): void => {
+      text = (text + chunk.toString('latin1')).slice(-1000);
+      if (/^frame=\s*[1-9]/m.test(text)) done();
+    };
+    const done = (): void => {
+      clearTimeout(timer);
+      pipe.off('data', onData);
+      // Read on, or ffmpeg would stand still once the pipe is full.
+      pipe.resume();
+      resolve();
+    };
+    pipe.on('data', onData);
+    void child.exited.then(done);
+  });
 }
 
 /** One above the highest segment of the session that is on disk, so that no file is ever written twice. */
