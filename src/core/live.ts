@@ -244,10 +244,11 @@ export class LiveSandbox {
     } catch (err) {
       this.#options.log.error({ sandboxId: this.spec.id, err }, 'the driver could not remove a sandbox');
     }
+    // Both at once: nobody may see an end without its state.
     this.#ended = ended;
+    this.#state = state;
     this.#options.log.info({ sandboxId: this.spec.id, reason }, `sandbox is ${state}`);
     await this.#options.onEnded(ended);
-    this.#state = state;
     this.#changed();
   }
 

@@ -177,7 +177,8 @@ export class Sandboxes {
         await registry
           .remember(ended)
           .catch((err: unknown) => log.error({ sandboxId: spec.id, err }, 'could not write the history'));
-        this.#live.delete(spec.id);
+        // By then the id may belong to a new one.
+        if (this.#live.get(spec.id) === live) this.#live.delete(spec.id);
       },
     });
     this.#live.set(spec.id, live);

@@ -105,7 +105,7 @@ export async function startXvfb(
       text += chunk.toString();
       if (text.includes('\n')) resolve(Number.parseInt(text, 10));
     });
-    const fail = (why: string): void => reject(new Error(`Xvfb ${why}: ${child.tail}`));
+    const fail = (why: string): void => reject(new Error(`Xvfb ${why}${child.lastWords}`));
     signal.addEventListener('abort', () => fail('did not get ready in time'), { once: true });
     void child.exited.then(() => fail('ended at its start'));
   });

@@ -73,9 +73,10 @@ export class Child {
     return this.#running;
   }
 
-  /** The last output, one line, for error sentences. */
-  get tail(): string {
-    return this.#tail.trim().split('\n').slice(-3).join(' | ').slice(-500);
+  /** The last output in one line, to end a sentence that says why the child died: a colon and the words, or nothing. */
+  get lastWords(): string {
+    const words = this.#tail.trim().split('\n').slice(-3).join(' | ').slice(-500);
+    return words === '' ? '' : `: ${words}`;
   }
 
   /** Resolves with the first output line that matches; rejects when the child ends first or the signal fires. */
@@ -85,7 +86,8 @@ export class Child {
         const match = pattern.exec(line);
         if (match) done(() => resolve(match));
       };
-      const onAbort = (): void => done(() => reject(new Error(`${this.name} did not get ready in time: ${this.tail}`)));
+      const onAbort = (): void =>
+        done(() => reject(new Error(`${this.name} did not get ready in time${this.lastWords}`)));
       const done = (settle: () => void): void => {
         this.#lineListeners.delete(listener);
         signal.removeEventListener('abort', onAbort);
@@ -95,7 +97,7 @@ export class Child {
       signal.addEventListener('abort', onAbort);
       if (signal.aborted) onAbort();
       void this.exited.then((exit) =>
-        done(() => reject(new Error(`${this.name} ${describeExit(exit)}: ${this.tail}`))),
+        done(() => reject(new Error(`${this.name} ${describeExit(exit)}${this.lastWords}`))),
       );
     });
   }
@@ -174,7 +176,7 @@ export class Keeper {
     this.#deaths.splice(0, this.#deaths.length, ...recent);
     if (recent.length >= this.#limit) {
       this.#giveUp(
-        `${child.name} ${describeExit(exit)}, ${recent.length} times within ${this.#windowMs / 1000} s: ${child.tail}`,
+        `${child.name} ${describeExit(exit)}, ${recent.length} times within ${this.#windowMs / 1000} s${child.lastWords}`,
       );
       return;
     }

@@ -31,8 +31,8 @@ export async function startVnc(config: RuntimeConfig, display: number, signal: A
 
 async function awaitBanner(child: Child, socket: string, signal: AbortSignal): Promise<void> {
   while (!(await hasBanner(socket))) {
-    if (!child.running) throw new Error(`TigerVNC ended at its start: ${child.tail}`);
-    if (signal.aborted) throw new Error(`TigerVNC did not get ready in time: ${child.tail}`);
+    if (!child.running) throw new Error(`TigerVNC ended at its start${child.lastWords}`);
+    if (signal.aborted) throw new Error(`TigerVNC did not get ready in time${child.lastWords}`);
     await sleep(10);
   }
 }

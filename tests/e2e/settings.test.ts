@@ -16,9 +16,10 @@ import { type AddressInfo, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { LocalDriver } from '../../src/drivers/local.ts';
-import { processesOf, type Service, startService } from './service.ts';
+import { assertNothingLeft, processesOf, type Service, startService, waitFor } from './service.ts';
 
 const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
 /** A start that is refused takes a fraction of this. */
@@ -86,9 +87,8 @@ describe('a bad setting', () => {
     ['BERTH_FOO', '1', /is not a setting/],
     ['BERTH_PROT', '3000', /is not a setting; the nearest is BERTH_PORT\.$/m],
     ['BERTH_RUN_DIR', `/tmp/${'x'.repeat(60)}`, /at most 38 bytes/],
-    ['BERTH_DRIVER', 'docker', /is docker, but this version has no such driver/],
     ['BERTH_DRIVER', 'kubernetes', /no such driver/],
-    ['BERTH_DRIVER', 'podman', /must be one of local, not "podman"/],
+    ['BERTH_DRIVER', 'podman', /must be one of local\b.*, not "podman"/],
     ['BERTH_MAX_SANDBOXES', '0', /from 1 to 1000, not "0"/],
     ['BERTH_START_TIMEOUT_SECONDS', '1.5', /from 1 to 600/],
     ['BERTH_LOG_LEVEL', 'loud', /must be one of trace, .*not "loud"/],
@@ -280,4 +280,75 @@ describe('a damaged master key', () => {
       assert.equal(existsSync(join(base, 'r', 'api')), false);
     });
   }
+});
+
+/**
+ * Keymaps of X servers whose sandbox user has no process any more. While one lies there, every X server of another user
+ * that takes its display number dies at its start: it may not replace the file.
+ */
+function strayKeymaps(): string[] {
+  const uids = new Set(readdirSync('/proc').map((pid) => statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid));
+  return readdirSync('/tmp')
+    .filter((name) => /^server-\d+\.xkm$/.test(name))
+    .filter((name) => {
+      const uid = statSync(`/tmp/${name}`, { throwIfNoEntry: false })?.uid ?? 0;
+      return uid > 1_879_048_191 && !uids.has(uid);
+    });
+}
+
+describe('a service with room for one sandbox', { timeout: 4 * HANG_GUARD_MS }, () => {
+  let service: Service;
+  before(async () => {
+    service = await startService({ env: { BERTH_MAX_SANDBOXES: '1' } });
+  });
+  after(async () => {
+    await service.stop().finally(() => service.clean());
+  });
+
+  it('refuses a second one with 429 and says when to come again', async () => {
+    await service.client.create({ sandboxId: 'one' });
+    const full = await fetch(`${service.url}/sandboxes`, { method: 'POST', body: '{"sandboxId":"two"}' });
+    assert.equal(full.status, 429);
+    assert.ok(Number(full.headers.get('retry-after')) >= 1);
+    const { code, message } = (await full.json()) as { code: number; message: string };
+    assert.equal(code, 2006);
+    assert.match(message, /BERTH_MAX_SANDBOXES/);
+    await assert.rejects(service.client.get('two'), { status: 404 });
+    await service.client.delete('one');
+    await service.client.create({ sandboxId: 'two' });
+    await service.client.delete('two');
+  });
+
+  it('undoes the start of one whose caller hangs up, wherever it was, and has its room again', async () => {
+    for (let i = 0; i < 12; i++) {
+      const id = `gone-${i}`;
+      const caller = new AbortController();
+      const pending = service.client.create({ sandboxId: id, recording: 'always' }, caller.signal);
+      pending.catch(() => {});
+      const begun = async (): Promise<boolean> => (await fetch(`${service.url}/sandboxes/${id}`)).status === 200;
+      await waitFor(begun, 'the start to begin');
+      // From the very beginning to the first programs on the screen; a Chromium takes longer than that to come up.
+      await sleep(i * 12);
+      caller.abort();
+      await assert.rejects(pending, { name: 'AbortError' });
+      await waitFor(async () => (await service.client.get(id)).endedAt !== undefined, 'it to end');
+      const ended = await service.client.get(id);
+      assert.equal(ended.status, 'FAILED');
+      assert.equal(ended.endedReason, 'failed: the caller went away before it was ready');
+      await assertNothingLeft(service.runDir);
+    }
+    assert.deepEqual(strayKeymaps(), []);
+    await service.client.create({ sandboxId: 'gone-0' });
+    await service.client.delete('gone-0');
+  });
+
+  it('ends one on demand that is still being started', async () => {
+    const begun = await fetch(`${service.url}/sandboxes?wait=false`, { method: 'POST', body: '{"sandboxId":"short"}' });
+    assert.equal(begun.status, 202);
+    const ended = await service.client.delete('short');
+    assert.equal(ended.status, 'TERMINATED');
+    assert.equal(ended.endedReason, 'deleted');
+    await assertNothingLeft(service.runDir);
+    assert.deepEqual(strayKeymaps(), []);
+  });
 });
