@@ -40,7 +40,8 @@ const INSIDE = { mount: '/run/berth', recordings: '/recordings', dir: '/sandbox/
 const SHM_BYTES = 1024 * 1024 * 1024;
 /** Profile, temporary files, downloads: memory of the container, like everything on a tmpfs. */
 const SCRATCH_MB = 1024;
-const OPEN_FILES = 65_536;
+/** Chromium runs out below some 4,000; an engine cannot give more than it was given itself, often 16,384. */
+const OPEN_FILES = 8192;
 const LABEL = {
   service: 'berth.service',
   id: 'berth.id',
@@ -86,8 +87,10 @@ export class DockerDriver implements Driver {
       this.#network ??= this.#ensureNetwork();
       await Promise.all([this.#network.catch((err) => this.#forgetNetwork(err)), this.#prepareFolders(spec)]);
       signal.throwIfAborted();
-      const container = await this.#docker.createContainer({ ...this.#containerOf(spec), abortSignal: signal });
-      await container.start({ abortSignal: signal });
+      // Neither call is cut short: the engine would finish it all the same, after we had removed what was not there yet.
+      const container = await this.#docker.createContainer(this.#containerOf(spec));
+      signal.throwIfAborted();
+      await container.start();
       await this.#awaitSocket(spec.id, container, signal);
       return this.#addressOf(spec.id);
     } catch (err) {
