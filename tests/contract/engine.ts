@@ -49,7 +49,9 @@ export function seccompProfile(): string {
 /** Containers of the sandboxes whose folders lie in this run folder. */
 export async function containersOn(network: string): Promise<string[]> {
   const all = await docker.listContainers({ all: true });
-  return all.filter((c) => Object.keys(c.NetworkSettings.Networks).includes(network)).map((c) => `container ${c.Names[0]} ${c.State}`);
+  return all
+    .filter((c) => Object.keys(c.NetworkSettings.Networks).includes(network))
+    .map((c) => `container ${c.Names[0]} ${c.State}`);
 }
 
 export { DockerDriver };

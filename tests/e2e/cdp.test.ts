@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { chromium, type Browser as PlaywrightBrowser } from 'playwright-core';
 import puppeteer, { type Browser as PuppeteerBrowser } from 'puppeteer-core';
-import WebSocket, { type ClientOptions } from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
 import { processesOf, type Service, startService, waitFor } from './service.ts';
+import { nextMessage, openSocket, Raw, refusal, withRaw } from './sockets.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
 const LIMIT = { timeout: 60_000 };
@@ -468,112 +468,4 @@ function chromiumOf(sandboxId: string): number {
   });
   assert.equal(pids.length, 1, `one main process with ${profile}`);
   return pids[0] as number;
-}
-
-function openSocket(url: string, protocols: string[] = [], options: ClientOptions = {}): Promise<WebSocket> {
-  return new Promise((resolve, reject) => {
-    const socket = new WebSocket(url, protocols, {
-      maxPayload: 256 * MIB,
-      perMessageDeflate: false,
-      handshakeTimeout: 30_000,
-      ...options,
-    });
-    socket.once('open', () => resolve(socket));
-    socket.once('error', reject);
-  });
-}
-
-function nextMessage(socket: WebSocket): Promise<{ data: Buffer; binary: boolean }> {
-  return new Promise((resolve, reject) => {
-    socket.once('message', (data, binary) => resolve({ data: data as Buffer, binary }));
-    socket.once('close', (code, reason) => reject(new Error(`closed with ${code} "${reason}" before a message`)));
-  });
-}
-
-/** The HTTP answer to an upgrade that is refused. */
-function refusal(url: string): Promise<{ status: number | undefined; body: { message: string } }> {
-  return new Promise((resolve, reject) => {
-    const socket = new WebSocket(url, { handshakeTimeout: 30_000 });
-    socket.once('open', () => {
-      socket.terminate();
-      reject(new Error(`${url} was not refused`));
-    });
-    socket.once('error', reject);
-    socket.once('unexpected-response', (_req, res: IncomingMessage) => {
-      let text = '';
-      res.on('data', (chunk) => (text += chunk));
-      res.on('end', () => resolve({ status: res.statusCode, body: JSON.parse(text) }));
-    });
-  });
-}
-
-async function withRaw(url: string, use: (raw: Raw) => Promise<void>): Promise<void> {
-  const raw = await Raw.open(url);
-  try {
-    await use(raw);
-  } finally {
-    raw.socket.terminate();
-  }
-}
-
-/** CDP by hand: numbers its calls and sorts the answers. */
-class Raw {
-  readonly socket: WebSocket;
-  readonly closed: Promise<{ code: number; reason: string }>;
-  #nextId = 1;
-  // biome-ignore lint/suspicious/noExplicitAny: answers of CDP are of many shapes, and the cases look only at theirs.
-  readonly #waiting = new Map<number, { resolve: (result: any) => void; reject: (err: Error) => void }>();
-
-  static async open(url: string): Promise<Raw> {
-    return new Raw(await openSocket(url));
-  }
-
-  private constructor(socket: WebSocket) {
-    this.socket = socket;
-    this.closed = new Promise((resolve) => {
-      socket.once('close', (code, reason) => {
-        resolve({ code, reason: reason.toString() });
-        for (const { reject } of this.#waiting.values()) reject(new Error(`closed with ${code} "${reason}"`));
-      });
-    });
-    socket.on('message', (data) => {
-      const { id, result, error } = JSON.parse(data.toString());
-      const waiting = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (error) waiting?.reject(new Error(error.message));
-      else waiting?.resolve(result);
-    });
-  }
-
-  // biome-ignore lint/suspicious/noExplicitAny: see above.
-  send(method: string, params: object = {}, sessionId?: string): Promise<any> {
-    const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
-      this.socket.send(JSON.stringify({ id, method, params, ...(sessionId ? { sessionId } : {}) }));
-    });
-  }
-
-  async evaluate(expression: string, sessionId?: string): Promise<unknown> {
-    const { result, exceptionDetails } = await this.send(
-      'Runtime.evaluate',
-      { expression, returnByValue: true },
-      sessionId,
-    );
-    assert.equal(exceptionDetails, undefined);
-    return result.value;
-  }
-
-  async pageIds(): Promise<string[]> {
-    return (await this.#pages()).map((page) => page.targetId);
-  }
-
-  async pageUrls(): Promise<string[]> {
-    return (await this.#pages()).map((page) => page.url);
-  }
-
-  async #pages(): Promise<{ targetId: string; url: string; type: string }[]> {
-    const { targetInfos } = await this.send('Target.getTargets');
-    return targetInfos.filter((target: { type: string }) => target.type === 'page');
-  }
 }

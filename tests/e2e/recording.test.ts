@@ -1,29 +1,22 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
-import { type BrowserContext, chromium } from 'playwright-core';
+import type { BrowserContext } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
-import WebSocket from 'ws';
 import type { Recording, Sandbox } from '../../src/client/client.ts';
 import { type Service, startService, waitFor } from './service.ts';
-
-const run = promisify(execFile);
+import { openSocket } from './sockets.ts';
+import { isNear, pixels, probe, type Rgb, sendRange, startPlayer } from './video.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
 const LIMIT = { timeout: 90_000 };
 const SCREEN = { width: 1280, height: 720 };
 const SEGMENT_SECONDS = 5;
-/** What H.264 at this quality may do to a flat colour, per channel. */
-const TOLERANCE = 24;
-
-type Rgb = readonly [number, number, number];
 const RED: Rgb = [200, 30, 60];
 const BLUE: Rgb = [20, 60, 200];
 /** A place on the screen that only has the page's background, away from the mouse pointer in the middle. */
@@ -395,35 +388,6 @@ async function startSite(): Promise<{ url: string; server: Server }> {
   return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
 }
 
-function sendRange(req: IncomingMessage, res: ServerResponse, bytes: Buffer, type: string): void {
-  const [, from, to] = /^bytes=(\d+)-(\d*)$/.exec(req.headers.range ?? '') ?? [];
-  const start = Number(from ?? 0);
-  const end = to ? Number(to) : bytes.length - 1;
-  res.statusCode = from === undefined ? 200 : 206;
-  if (from !== undefined) res.setHeader('content-range', `bytes ${start}-${end}/${bytes.length}`);
-  res.setHeader('accept-ranges', 'bytes');
-  res.setHeader('content-type', type);
-  res.end(bytes.subarray(start, end + 1));
-}
-
-/** The machine's own Chromium without a screen; as root it cannot use its sandbox. */
-function startPlayer(profile: string): Promise<BrowserContext> {
-  return chromium.launchPersistentContext(profile, {
-    executablePath: '/usr/bin/chromium',
-    headless: true,
-    args: [
-      ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
-      ...[
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-        '--disable-quic',
-        '--no-first-run',
-      ],
-    ],
-  });
-}
-
 /** Plays a video until its clock runs. The pixel is the background at that moment; none for another site's video. */
 async function play(url: string): Promise<{ width: number; height: number; reached: number; pixel: Rgb | undefined }> {
   const page = await player.newPage();
@@ -486,14 +450,6 @@ async function show(sandbox: Sandbox, colour: Rgb): Promise<void> {
   await browser.disconnect();
 }
 
-function openSocket(url: string): Promise<WebSocket> {
-  return new Promise((resolve, reject) => {
-    const socket = new WebSocket(url, { handshakeTimeout: 30_000 });
-    socket.once('open', () => resolve(socket));
-    socket.once('error', reject);
-  });
-}
-
 async function switchRecorder(sandbox: Sandbox, verb: 'start' | 'stop'): Promise<Sandbox> {
   const answer = await fetch(`${service.url}/sandboxes/${sandbox.sandboxId}/recordings/${verb}`, { method: 'POST' });
   assert.equal(answer.status, 200);
@@ -539,71 +495,4 @@ async function download(info: Recording): Promise<string> {
   assert.equal(answer.status, 200);
   writeFileSync(file, Buffer.from(await answer.arrayBuffer()));
   return file;
-}
-
-interface Probe {
-  readonly codec: string;
-  readonly width: number;
-  readonly height: number;
-  readonly pixels: string;
-  readonly rate: string;
-  readonly frames: number;
-  /** Seconds; 0 when the file does not say. */
-  readonly duration: number;
-  /** What the decoder complained about. */
-  readonly errors: string;
-}
-
-/** Decodes the whole file and counts. */
-async function probe(file: string): Promise<Probe> {
-  const entries = 'stream=codec_name,width,height,pix_fmt,avg_frame_rate,nb_read_frames:format=duration';
-  const args = [
-    '-v',
-    'error',
-    '-count_frames',
-    '-select_streams',
-    'v:0',
-    '-show_entries',
-    entries,
-    '-of',
-    'json',
-    file,
-  ];
-  // A file that was begun a moment ago may have no frame yet, which ffprobe takes for an error.
-  const { stdout, stderr } = await run('ffprobe', args, { timeout: 30_000 }).catch(
-    (err: Error & { stdout?: string; stderr?: string }) => ({
-      stdout: err.stdout || '{}',
-      stderr: err.stderr || err.message,
-    }),
-  );
-  const { streams = [], format = {} } = JSON.parse(stdout) as {
-    streams?: Record<string, string | number>[];
-    format?: { duration?: string };
-  };
-  const stream = streams[0] ?? {};
-  return {
-    codec: String(stream.codec_name),
-    width: Number(stream.width),
-    height: Number(stream.height),
-    pixels: String(stream.pix_fmt),
-    rate: String(stream.avg_frame_rate),
-    frames: Number(stream.nb_read_frames ?? 0),
-    duration: Number(format.duration ?? 0),
-    errors: stderr.trim(),
-  };
-}
-
-/** Every pixel of this part of the screen, frame after frame. */
-async function pixels(file: string, part: { x: number; y: number; width: number; height: number }): Promise<Rgb[]> {
-  const crop = `crop=${part.width}:${part.height}:${part.x}:${part.y}`;
-  const args = ['-v', 'error', '-i', file, '-vf', crop, '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-'];
-  const { stdout } = await run('ffmpeg', args, { timeout: 30_000, encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 });
-  const found: Rgb[] = [];
-  for (let i = 0; i + 2 < stdout.length; i += 3)
-    found.push([stdout[i] as number, stdout[i + 1] as number, stdout[i + 2] as number]);
-  return found;
-}
-
-function isNear(a: Rgb, b: Rgb): boolean {
-  return a.every((channel, i) => Math.abs(channel - (b[i] as number)) <= TOLERANCE);
 }

@@ -1,0 +1,111 @@
+import { execFile } from 'node:child_process';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { promisify } from 'node:util';
+import { type BrowserContext, chromium } from 'playwright-core';
+
+const run = promisify(execFile);
+
+/** What H.264 at this quality may do to a flat colour, per channel. */
+const TOLERANCE = 24;
+
+export type Rgb = readonly [number, number, number];
+
+export interface Probe {
+  readonly codec: string;
+  readonly width: number;
+  readonly height: number;
+  readonly pixels: string;
+  readonly rate: string;
+  readonly frames: number;
+  /** Seconds; 0 when the file does not say. */
+  readonly duration: number;
+  /** What the decoder complained about. */
+  readonly errors: string;
+}
+
+/** Decodes the whole file and counts. */
+export async function probe(file: string): Promise<Probe> {
+  const entries = 'stream=codec_name,width,height,pix_fmt,avg_frame_rate,nb_read_frames:format=duration';
+  const args = [
+    '-v',
+    'error',
+    '-count_frames',
+    '-select_streams',
+    'v:0',
+    '-show_entries',
+    entries,
+    '-of',
+    'json',
+    file,
+  ];
+  // A file that was begun a moment ago may have no frame yet, which ffprobe takes for an error.
+  const { stdout, stderr } = await run('ffprobe', args, { timeout: 30_000 }).catch(
+    (err: Error & { stdout?: string; stderr?: string }) => ({
+      stdout: err.stdout || '{}',
+      stderr: err.stderr || err.message,
+    }),
+  );
+  const { streams = [], format = {} } = JSON.parse(stdout) as {
+    streams?: Record<string, string | number>[];
+    format?: { duration?: string };
+  };
+  const stream = streams[0] ?? {};
+  return {
+    codec: String(stream.codec_name),
+    width: Number(stream.width),
+    height: Number(stream.height),
+    pixels: String(stream.pix_fmt),
+    rate: String(stream.avg_frame_rate),
+    frames: Number(stream.nb_read_frames ?? 0),
+    duration: Number(format.duration ?? 0),
+    errors: stderr.trim(),
+  };
+}
+
+/** Every pixel of this part of the screen, frame after frame. */
+export async function pixels(
+  file: string,
+  part: { x: number; y: number; width: number; height: number },
+): Promise<Rgb[]> {
+  const crop = `crop=${part.width}:${part.height}:${part.x}:${part.y}`;
+  const args = ['-v', 'error', '-i', file, '-vf', crop, '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-'];
+  const { stdout } = await run('ffmpeg', args, { timeout: 30_000, encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 });
+  const found: Rgb[] = [];
+  for (let i = 0; i + 2 < stdout.length; i += 3)
+    found.push([stdout[i] as number, stdout[i + 1] as number, stdout[i + 2] as number]);
+  return found;
+}
+
+export function isNear(a: Rgb, b: Rgb): boolean {
+  return a.every((channel, i) => Math.abs(channel - (b[i] as number)) <= TOLERANCE);
+}
+
+/** A file with single ranges, as players ask for them. */
+export function sendRange(req: IncomingMessage, res: ServerResponse, bytes: Buffer, type: string): void {
+  const [, from, to] = /^bytes=(\d+)-(\d*)$/.exec(req.headers.range ?? '') ?? [];
+  const start = Number(from ?? 0);
+  const end = to ? Number(to) : bytes.length - 1;
+  res.statusCode = from === undefined ? 200 : 206;
+  if (from !== undefined) res.setHeader('content-range', `bytes ${start}-${end}/${bytes.length}`);
+  res.setHeader('accept-ranges', 'bytes');
+  res.setHeader('content-type', type);
+  res.end(bytes.subarray(start, end + 1));
+}
+
+/** The machine's own Chromium without a screen; as root it cannot use its sandbox. */
+export function startPlayer(profile: string): Promise<BrowserContext> {
+  return chromium.launchPersistentContext(profile, {
+    executablePath: '/usr/bin/chromium',
+    headless: true,
+    args: [
+      ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
+      ...[
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+        '--disable-quic',
+        '--no-first-run',
+      ],
+    ],
+  });
+}
