@@ -23,6 +23,8 @@ const PROGRAMS = [
   { names: ['ffmpeg'], debian: 'ffmpeg' },
   { names: ['ffprobe'], debian: 'ffmpeg' },
   { names: ['setpriv'], debian: 'util-linux' },
+  // For the example that lists and downloads recordings.
+  { names: ['curl'], debian: 'curl' },
 ];
 /** Without any font Chromium draws boxes. Fonts cannot be looked up on PATH, so they come along with the rest. */
 const FONTS = 'fonts-liberation';

@@ -5,6 +5,9 @@ import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
 const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'content-length', 'date']);
 
+/** How long a client may go on sending a body that is refused, in milliseconds. */
+const REST_OF_BODY_MS = 10_000;
+
 /** Status lines need the phrase too. */
 const PHRASES: Readonly<Record<number, string>> = {
   200: 'OK',
@@ -111,8 +114,10 @@ class Exchange {
   readonly #upstream: ClientRequest;
   readonly #requestId: string;
   readonly #isHead: boolean;
-  /** The API may answer before it has read the whole body; the rest of it is then thrown away. */
+  /** The API may answer before it has read the whole body; the rest of it is then thrown away before the answer is passed on. */
   #answered = false;
+  #bodyDone = false;
+  #onBodyDone: (() => void) | undefined;
   #over = false;
 
   constructor(res: HttpResponse, upstream: ClientRequest, requestId: string, isHead: boolean) {
@@ -123,8 +128,11 @@ class Exchange {
     res.onAborted(() => {
       this.#over = true;
       upstream.destroy();
+      this.#onBodyDone?.();
     });
     res.onData((chunk, isLast) => {
+      this.#bodyDone = isLast;
+      if (isLast) this.#onBodyDone?.();
       if (this.#over || this.#answered) return;
       // The chunk is dead after this call, and the write may have to wait.
       if (chunk.byteLength > 0 && !upstream.write(Buffer.from(chunk.slice(0))) && !isLast) {
@@ -146,11 +154,21 @@ class Exchange {
   onAnswer(answer: IncomingMessage): void {
     if (this.#over) return void answer.destroy();
     this.#answered = true;
-    if (!this.#upstream.writableEnded) {
-      // Else a client that keeps its connection could never send its next request, and the API's socket would stay for ever.
-      this.#res.resume();
-      answer.once('end', () => this.#upstream.destroy());
-    }
+    if (this.#bodyDone) return this.#passOn(answer);
+    // A client that is still sending would meet a reset instead of the answer, were it given now (RFC 9112 section 9.6).
+    answer.once('end', () => this.#upstream.destroy());
+    const passOn = (): void => {
+      clearTimeout(timer);
+      this.#onBodyDone = undefined;
+      if (this.#over) answer.destroy();
+      else this.#passOn(answer);
+    };
+    const timer = setTimeout(passOn, REST_OF_BODY_MS);
+    this.#onBodyDone = passOn;
+    this.#res.resume();
+  }
+
+  #passOn(answer: IncomingMessage): void {
     const status = answer.statusCode ?? 500;
     const length = answer.headers['content-length'];
     this.#res.cork(() => {

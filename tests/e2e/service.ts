@@ -33,6 +33,9 @@ export interface ServiceOptions {
   readonly on?: Service;
 }
 
+/** Dead X sockets that were here before this file's first service; not ours to count. */
+let deadBefore: ReadonlySet<string> | undefined;
+
 /** Starts a service and waits, at most 30 s, until it serves. */
 export async function startService(options: ServiceOptions = {}): Promise<Service> {
   const base = options.on ? undefined : mkdtempSync(join(tmpdir(), 'bt-'));
@@ -40,6 +43,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   if (base) chmodSync(base, 0o711);
   const dataDir = options.on?.dataDir ?? join(base as string, 'd');
   const runDir = options.on?.runDir ?? join(base as string, 'r');
+  deadBefore ??= new Set(deadXSockets());
   const child = spawn(process.execPath, [SERVER], {
     env: { PATH: process.env.PATH, BERTH_PORT: '0', BERTH_DATA_DIR: dataDir, BERTH_RUN_DIR: runDir, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -112,7 +116,7 @@ export async function assertNothingLeft(runDir: string): Promise<void> {
       (pid) => `process ${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').slice(0, 120)}`,
     ),
     ...(existsSync(runDir) ? readdirSync(runDir).filter((name) => name !== 'api') : []).map((name) => `folder ${name}`),
-    ...deadXSockets(),
+    ...deadXSockets().filter((path) => !deadBefore?.has(path)),
   ];
   await waitFor(
     () => leftovers().length === 0,
