@@ -199,7 +199,8 @@ export class DockerDriver implements Driver {
       recordingsDir: INSIDE.recordings,
       tombstone: `${INSIDE.mount}/ended.json`,
       user: null,
-      chromium: '/usr/bin/chromium',
+      // Not Debian's wrapper script, which costs a third of a second and adds nothing that is needed here.
+      chromium: '/usr/lib/chromium/chromium',
       chromiumSandbox: true,
       startTimeoutSeconds,
     };

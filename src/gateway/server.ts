@@ -150,7 +150,10 @@ export class Gateway {
     this.#connect(copy, gone.signal).then(
       (bridge) => {
         if (gone.signal.aborted) return bridge.abandon();
-        res.cork(() => res.upgrade<UserData>({ bridge }, key, protocol, '', context));
+        // Not inside cork(), though uWebSockets.js's own example has it so: when the upgrade does not move the socket in
+        // memory, cork() afterwards takes the WebSocket's data for an HTTP response's, may read "Connection: close" out of
+        // them, and shuts the socket down right after the 101 (HttpResponse.h, seen with strace under load).
+        res.upgrade<UserData>({ bridge }, key, protocol, '', context);
       },
       (err: unknown) => {
         if (!(err instanceof AppError))

@@ -60,6 +60,8 @@ export function chromiumArgs(config: RuntimeConfig): string[] {
     // No "Chromium did not shut down correctly" bubble after a kill.
     ...['--hide-crash-restore-bubble', '--noerrdialogs'],
     '--mute-audio',
+    // Without a GPU this is the only way to WebGL, which ordinary pages need; it costs nothing until one asks.
+    '--enable-unsafe-swiftshader',
     `--disable-features=${DISABLED_FEATURES.join(',')}`,
     ...['--window-position=0,0', `--window-size=${width},${height}`, '--start-maximized'],
     // --test-type hides the warning bar that would cover part of every screenshot.

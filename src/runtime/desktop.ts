@@ -41,6 +41,10 @@ export function childEnv(config: RuntimeConfig, display?: number): Record<string
     // Without it Chromium and Openbox try to reach or start a session bus.
     DBUS_SESSION_BUS_ADDRESS: 'disabled:',
     LANG: 'C.UTF-8',
+    // Says that keys for Google's services are left out on purpose; else a bar across the window says that they are missing.
+    GOOGLE_API_KEY: 'no',
+    GOOGLE_DEFAULT_CLIENT_ID: 'no',
+    GOOGLE_DEFAULT_CLIENT_SECRET: 'no',
     ...(display === undefined ? {} : { DISPLAY: `:${display}` }),
   };
 }

@@ -1,0 +1,257 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { promisify } from 'node:util';
+import { chromium } from 'playwright-core';
+import puppeteer from 'puppeteer-core';
+import type { Sandbox } from '../../src/client/client.ts';
+import { docker, dockerSkip, ENGINE_SOCKET } from '../contract/engine.ts';
+import { type Service, startService, waitFor } from './service.ts';
+import { nextMessage, openSocket } from './sockets.ts';
+import { probe } from './video.ts';
+
+const run = promisify(execFile);
+const LIMIT = { timeout: 120_000 };
+const NETWORK = `bt-e2e-${process.pid}`;
+const ENV = { BERTH_DRIVER: 'docker', BERTH_DOCKER_SOCKET: ENGINE_SOCKET, BERTH_DOCKER_NETWORK: NETWORK };
+const skip = await dockerSkip();
+
+async function containerOf(sandbox: Sandbox): Promise<string> {
+  const found = await docker.listContainers({ all: true, filters: { label: [`berth.id=${sandbox.sandboxId}`] } });
+  return found[0]?.Id ?? '';
+}
+
+/** Runs a shell line in the sandbox as its own user; what it prints, and how it ended. */
+async function inside(sandbox: Sandbox, line: string): Promise<{ ok: boolean; text: string }> {
+  const args = ['-H', `unix://${ENGINE_SOCKET}`, 'exec', await containerOf(sandbox), 'sh', '-c', line];
+  return run('docker', args, { timeout: 30_000 }).then(
+    ({ stdout, stderr }) => ({ ok: true, text: stdout + stderr }),
+    (err: { stdout?: string; stderr?: string }) => ({ ok: false, text: `${err.stdout}${err.stderr}` }),
+  );
+}
+
+/** A line that tries to connect from inside, for at most two seconds. */
+function connecting(host: string, port: number): string {
+  const script = `const s=require('net').connect(${port},'${host}');s.on('connect',()=>process.exit(0));s.on('error',()=>process.exit(1));setTimeout(()=>process.exit(1),2000)`;
+  return `node -e "${script}"`;
+}
+
+async function nothingOn(network: string): Promise<void> {
+  const containers = await docker.listContainers({ all: true });
+  assert.deepEqual(
+    containers.filter((c) => network in c.NetworkSettings.Networks).map((c) => c.Names[0]),
+    [],
+  );
+  assert.deepEqual(
+    (await docker.listNetworks()).filter((n) => n.Name === network),
+    [],
+  );
+}
+
+describe('sandboxes in containers', { skip }, () => {
+  let service: Service;
+  let a: Sandbox;
+  let b: Sandbox;
+  before(async () => {
+    service = await startService({ env: ENV });
+    [a, b] = await Promise.all([service.client.create({ recording: 'always' }), service.client.create()]);
+  }, LIMIT);
+  after(async () => {
+    await service.stop().finally(() => service.clean());
+    await nothingOn(NETWORK);
+  }, LIMIT);
+
+  it('are driven by Puppeteer and Playwright, watched and recorded like any other', LIMIT, async () => {
+    const browser = await puppeteer.connect({ browserWSEndpoint: a.cdpUrl ?? '', defaultViewport: null });
+    const page = await browser.newPage();
+    await page.goto('data:text/html,<title>in a container</title><h1>hello</h1>');
+    assert.equal(await page.title(), 'in a container');
+    assert.equal((await page.evaluate(() => 'x'.repeat(30 * 1024 * 1024))).length, 30 * 1024 * 1024);
+    await browser.disconnect();
+    const playwright = await chromium.connectOverCDP(`${service.url}/sandboxes/${a.sandboxId}`);
+    assert.equal(playwright.contexts().length, 1);
+    await playwright.close();
+    const viewer = await openSocket(a.vncUrl ?? '');
+    assert.equal((await nextMessage(viewer)).data.toString('latin1'), 'RFB 003.008\n');
+    viewer.close();
+    const [recording] = await service.client.recordings(a.sandboxId);
+    assert.equal(recording?.status, 'recording');
+    await service.client.http.POST('/sandboxes/{id}/recordings/stop', { params: { path: { id: a.sandboxId } } });
+    const { frames, errors } = await probe(join(service.dataDir, 'recordings', a.sandboxId, recording?.filename ?? ''));
+    assert.ok(frames > 0 && errors === '', errors);
+  });
+
+  it('have no capabilities, no new privileges, a seccomp filter, and a user that is not root', LIMIT, async () => {
+    const { text } = await inside(a, 'id -u; grep -E "^(CapEff|CapBnd|NoNewPrivs|Seccomp):" /proc/1/status');
+    assert.match(text, /^10001$/m);
+    assert.match(text, /CapEff:\s+0000000000000000/);
+    assert.match(text, /CapBnd:\s+0000000000000000/);
+    assert.match(text, /NoNewPrivs:\s+1/);
+    assert.match(text, /Seccomp:\s+2/);
+  });
+
+  it("keep Chromium's own sandbox on: its renderers live in namespaces of their own", LIMIT, async () => {
+    const { text } = await inside(a, 'cat /proc/[0-9]*/cmdline | tr "\\0" " "');
+    assert.ok(text.includes('--type=renderer'), 'there is a renderer');
+    assert.ok(!text.includes('--no-sandbox'));
+    // Seen from outside: a process in a nested pid namespace has a number in each (proc(5), NSpid).
+    const processes = (await docker.getContainer(await containerOf(a)).top()).Processes as string[][];
+    const renderers = processes.filter((row) => row.at(-1)?.includes('--type=renderer')).map((row) => row[1] as string);
+    assert.ok(renderers.length > 0);
+    for (const pid of renderers) {
+      const levels = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]?.split(/\s+/) ?? [];
+      assert.ok(levels.length >= 3, `renderer ${pid} is ${levels.length} namespaces deep`);
+    }
+  });
+
+  it('can write nowhere but on their own tmpfs and mounts', LIMIT, async () => {
+    for (const path of ['/x', '/usr/x', '/opt/berth/x', '/etc/x', '/home/x', '/var/x']) {
+      const { ok, text } = await inside(a, `touch ${path}`);
+      assert.ok(!ok && /Read-only|Permission|No such/.test(text), `${path}: ${text}`);
+    }
+    assert.ok((await inside(a, 'touch /tmp/x /sandbox/x')).ok);
+  });
+
+  it('see no process and no file of another, and no engine socket', LIMIT, async () => {
+    const { text } = await inside(a, 'cat /proc/[0-9]*/cmdline | tr "\\0" "\\n"; ls /var/run /run /recordings');
+    assert.ok(!text.includes(b.sandboxId));
+    assert.ok(!text.includes('docker.sock'));
+    const names = (await inside(a, 'ls /recordings')).text.trim().split('\n');
+    for (const name of names) assert.ok(name.includes(a.sandboxId), name);
+  });
+
+  it('cannot reach each other, the API, or the loopback services of the host', LIMIT, async () => {
+    const info = await docker.getContainer(await containerOf(b)).inspect();
+    const { IPAddress: address, Gateway: gateway } = info.NetworkSettings.Networks[NETWORK] ?? {};
+    const listener = `node -e "require('net').createServer(()=>{}).listen(9999,'0.0.0.0',()=>console.log('up'));setTimeout(()=>process.exit(),25000)"`;
+    const listening = inside(b, `${listener} & sleep 1; ${connecting('127.0.0.1', 9999)}`);
+    assert.ok((await listening).ok, 'b listens and reaches itself');
+    assert.equal((await inside(a, connecting(address ?? '', 9999))).ok, false, 'a reaches b');
+    const port = Number(new URL(service.url).port);
+    for (const host of [gateway ?? '', '127.0.0.1', 'host.docker.internal']) {
+      assert.equal((await inside(a, connecting(host, port))).ok, false, `the API at ${host}`);
+    }
+  });
+
+  it(
+    'publish no port, and their secret stands in no label, environment, command line or file they could read',
+    LIMIT,
+    async () => {
+      const info = await docker.getContainer(await containerOf(a)).inspect();
+      assert.deepEqual(
+        Object.values(info.NetworkSettings.Ports ?? {})
+          .flat()
+          .filter(Boolean),
+        [],
+      );
+      assert.equal(info.HostConfig.Privileged, false);
+      assert.deepEqual(
+        Object.keys(info.Config.Labels)
+          .filter((l) => l.startsWith('berth.'))
+          .sort(),
+        ['berth.created', 'berth.id', 'berth.owner', 'berth.runtime', 'berth.service', 'berth.spec'],
+      );
+      assert.ok(!JSON.stringify(info).includes('secret'));
+      assert.equal((await inside(a, 'cat /run/berth/runtime.json')).ok, false);
+    },
+  );
+
+  it('tell their clients within two seconds when the container is removed by hand', LIMIT, async () => {
+    const mine = await service.client.create();
+    const client = await openSocket(mine.cdpUrl ?? '');
+    const closed = new Promise<{ code: number; reason: string }>((resolve) =>
+      client.once('close', (code, reason) => resolve({ code, reason: reason.toString() })),
+    );
+    await docker.getContainer(await containerOf(mine)).remove({ force: true });
+    const end = await closed;
+    assert.equal(end.code, 1011);
+    assert.notEqual(end.reason, '');
+    await waitFor(async () => (await service.client.get(mine.sandboxId)).status === 'FAILED', 'it to be FAILED');
+    assert.match((await service.client.get(mine.sandboxId)).endedReason ?? '', /^failed: the container was removed/);
+    assert.equal((await service.client.get(b.sandboxId)).status, 'READY', 'its neighbour does not notice');
+  });
+});
+
+describe('a service with containers that is killed', { skip }, () => {
+  it('finds them again by their labels, with their clocks, and leaves those of others alone', LIMIT, async () => {
+    const stranger = await docker.createContainer({ Image: 'berth-runtime', Entrypoint: ['sleep', '120'] });
+    await stranger.start();
+    const network = `${NETWORK}-k`;
+    const first = await startService({ env: { ...ENV, BERTH_DOCKER_NETWORK: network } });
+    let second: Service | undefined;
+    try {
+      const sandbox = await first.client.create({ recording: 'always' });
+      await first.kill();
+      second = await startService({ on: first, env: { ...ENV, BERTH_DOCKER_NETWORK: network } });
+      const found = await second.client.get(sandbox.sandboxId);
+      assert.equal(found.status, 'READY');
+      assert.ok(Math.abs(Date.parse(found.expiresAt) - Date.parse(sandbox.expiresAt)) < 1000);
+      const browser = await puppeteer.connect({ browserWSEndpoint: found.cdpUrl ?? '' });
+      await browser.disconnect();
+      assert.equal((await second.client.recordings(sandbox.sandboxId)).length, 1);
+      await second.stop();
+      assert.equal((await stranger.inspect()).State.Running, true);
+      await nothingOn(network);
+    } finally {
+      await second?.clean();
+      await first.clean();
+      await stranger.remove({ force: true });
+    }
+  });
+});
+
+describe('a service that cannot have containers', { skip }, () => {
+  const refusals: [string, Record<string, string>, RegExp][] = [
+    [
+      'no engine answers',
+      { BERTH_DOCKER_SOCKET: '/nowhere/docker.sock' },
+      /No container engine answers at \/nowhere\/docker\.sock/,
+    ],
+    [
+      'the image is missing',
+      { BERTH_RUNTIME_IMAGE: 'berth-nowhere' },
+      /The image berth-nowhere is missing: build it with npm run images/,
+    ],
+    ['the image has no runtime', { BERTH_RUNTIME_IMAGE: 'debian:trixie-slim' }, /has no Berth runtime in it/],
+  ];
+  for (const [what, env, sentence] of refusals) {
+    it(`says so at its start when ${what}`, LIMIT, async () => {
+      await assert.rejects(startService({ env: { ...ENV, ...env } }), sentence);
+    });
+  }
+});
+
+describe('a container at its memory limit', { skip }, () => {
+  it('costs the page or the sandbox, which says why, and never a neighbour', LIMIT, async () => {
+    const network = `${NETWORK}-m`;
+    const service = await startService({
+      env: { ...ENV, BERTH_DOCKER_NETWORK: network, BERTH_SANDBOX_MEMORY_MB: '512' },
+    });
+    try {
+      const [greedy, neighbour] = await Promise.all([service.client.create(), service.client.create()]);
+      const browser = await puppeteer.connect({ browserWSEndpoint: greedy.cdpUrl ?? '' });
+      const page = await browser.newPage();
+      // Resolves or rejects when the tab is gone; a renderer that the kernel killed answers nothing.
+      const eaten = page.evaluate(() => {
+        const kept: ArrayBuffer[] = [];
+        for (;;) {
+          const part = new Uint8Array(16 * 1024 * 1024).fill(1);
+          kept.push(part.buffer);
+        }
+      });
+      const crashed = new Promise((resolve) => page.once('error', resolve));
+      const gone = new Promise((resolve) => browser.once('disconnected', resolve));
+      await Promise.race([eaten.catch(() => {}), crashed, gone]);
+      const after = await service.client.get(greedy.sandboxId);
+      if (after.endedReason) assert.match(after.endedReason, /out of memory/);
+      assert.equal((await service.client.get(neighbour.sandboxId)).status, 'READY');
+      await browser.disconnect().catch(() => {});
+      await service.stop();
+      await nothingOn(network);
+    } finally {
+      await service.clean();
+    }
+  });
+});
