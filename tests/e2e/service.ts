@@ -112,9 +112,7 @@ function mentions(pid: number, text: string): boolean {
 /** No process, no folder, no X socket of a sandbox below this run folder. */
 export async function assertNothingLeft(runDir: string): Promise<void> {
   const leftovers = (): string[] => [
-    ...processesOf(runDir).map(
-      (pid) => `process ${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').slice(0, 120)}`,
-    ),
+    ...processesOf(runDir).map((pid) => `process ${pid} ${commandOf(pid)}`),
     ...(existsSync(runDir) ? readdirSync(runDir).filter((name) => name !== 'api') : []).map((name) => `folder ${name}`),
     ...deadXSockets().filter((path) => !deadBefore?.has(path)),
   ];
@@ -123,6 +121,14 @@ export async function assertNothingLeft(runDir: string): Promise<void> {
     () => `nothing to be left, but there is: ${leftovers().join('; ')}`,
     5000,
   );
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').slice(0, 120);
+  } catch {
+    return '(gone meanwhile)';
+  }
 }
 
 /** Sockets of X servers that are dead and were those of a sandbox's own user. */
