@@ -117,6 +117,7 @@ class Exchange {
   /** The API may answer before it has read the whole body; the rest of it is then thrown away before the answer is passed on. */
   #answered = false;
   #bodyDone = false;
+  #paused = false;
   #onBodyDone: (() => void) | undefined;
   #over = false;
 
@@ -132,14 +133,15 @@ class Exchange {
     });
     res.onData((chunk, isLast) => {
       this.#bodyDone = isLast;
+      // A pause is the socket's, not the request's: left on, the client's next request would never be read.
+      if (isLast) this.#resume();
       if (isLast) this.#onBodyDone?.();
       if (this.#over || this.#answered) return;
       // The chunk is dead after this call, and the write may have to wait.
       if (chunk.byteLength > 0 && !upstream.write(Buffer.from(chunk.slice(0))) && !isLast) {
-        res.pause();
-        upstream.once('drain', () => {
-          if (!this.#over) res.resume();
-        });
+        if (!this.#paused) res.pause();
+        this.#paused = true;
+        upstream.once('drain', () => this.#resume());
       }
       if (isLast) upstream.end();
     });
@@ -165,6 +167,13 @@ class Exchange {
     };
     const timer = setTimeout(passOn, REST_OF_BODY_MS);
     this.#onBodyDone = passOn;
+    this.#resume();
+  }
+
+  /** Only what was paused may be resumed: uWebSockets.js stops reading from a socket that was not. */
+  #resume(): void {
+    if (!this.#paused || this.#over) return;
+    this.#paused = false;
     this.#res.resume();
   }
 
