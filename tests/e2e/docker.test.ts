@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
+import { secretOf } from '../../src/drivers/folders.ts';
 import { docker, dockerSkip, ENGINE_SOCKET } from '../contract/engine.ts';
 import { type Service, startService, waitFor } from './service.ts';
 import { nextMessage, openSocket } from './sockets.ts';
@@ -153,7 +154,13 @@ describe('sandboxes in containers', { skip }, () => {
           .sort(),
         ['berth.created', 'berth.id', 'berth.owner', 'berth.runtime', 'berth.service', 'berth.spec'],
       );
-      assert.ok(!JSON.stringify(info).includes('secret'));
+      const secret = secretOf(readFileSync(join(service.dataDir, 'master.key')), a.sandboxId);
+      const { text } = await inside(
+        a,
+        'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ; cat /run/berth/* /sandbox/box/*',
+      );
+      assert.ok(text.includes('--type=renderer'), 'command lines were read');
+      assert.ok(!`${JSON.stringify(info)}${text}${service.log()}`.includes(secret));
       assert.equal((await inside(a, 'cat /run/berth/runtime.json')).ok, false);
     },
   );
