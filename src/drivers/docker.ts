@@ -127,10 +127,15 @@ export class DockerDriver implements Driver {
   }
 
   async autopsy(id: string): Promise<EndedReason | undefined> {
-    const info = await this.#docker.getContainer(this.#nameOf(id)).inspect().catch(onlyStatus(404));
-    if (!info) return 'failed: the container was removed';
-    if (info.State.OOMKilled) return `failed: out of memory (the limit is ${this.#options.limits.memoryMb} MB)`;
-    return info.State.Running ? undefined : `failed: the container ended with code ${info.State.ExitCode}`;
+    // The connection breaks before the engine has noted the end.
+    for (let i = 0; i < 10; i++) {
+      const info = await this.#docker.getContainer(this.#nameOf(id)).inspect().catch(onlyStatus(404));
+      if (!info || info.State.Status === 'removing') return 'failed: the container was removed';
+      if (info.State.OOMKilled) return `failed: out of memory (the limit is ${this.#options.limits.memoryMb} MB)`;
+      if (!info.State.Running) return `failed: the container ended with code ${info.State.ExitCode}`;
+      await sleep(100);
+    }
+    return undefined;
   }
 
   /** Removes the network when no other service's sandboxes are on it. */
