@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { chromium, type Browser as PlaywrightBrowser } from 'playwright-core';
@@ -236,8 +237,11 @@ describe('Several clients on one sandbox', () => {
       setInterval(() => {}, 1000);`;
     await withRaw(cdp(box), async (observer) => {
       const before = (await observer.send('Target.getBrowserContexts')).browserContextIds;
+      // What Playwright leaves when it is killed shall not stay.
+      const TMPDIR = mkdtempSync(join(tmpdir(), 'bt-killed-'));
       const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
         stdio: ['ignore', 'pipe', 'inherit'],
+        env: { ...process.env, TMPDIR },
       });
       try {
         await new Promise<void>((resolve, reject) => {
@@ -247,7 +251,9 @@ describe('Several clients on one sandbox', () => {
         const during = (await observer.send('Target.getBrowserContexts')).browserContextIds;
         assert.equal(during.length, before.length + 1);
       } finally {
-        child.kill('SIGKILL');
+        const gone = new Promise((resolve) => child.once('close', resolve));
+        if (child.kill('SIGKILL')) await gone;
+        rmSync(TMPDIR, { recursive: true, force: true });
       }
       await waitFor(
         async () => !(await observer.pageUrls()).includes(`${site.url}/of-the-killed`),

@@ -1,16 +1,18 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
+import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
 import { secretOf } from '../../src/drivers/folders.ts';
 import { docker, dockerSkip, ENGINE_SOCKET } from '../contract/engine.ts';
 import { type Service, startService, waitFor } from './service.ts';
-import { nextMessage, openSocket } from './sockets.ts';
+import { openSocket } from './sockets.ts';
 import { probe } from './video.ts';
 
 const run = promisify(execFile);
@@ -74,8 +76,10 @@ describe('sandboxes in containers', { skip }, () => {
     const playwright = await chromium.connectOverCDP(`${service.url}/sandboxes/${a.sandboxId}`);
     assert.equal(playwright.contexts().length, 1);
     await playwright.close();
-    const viewer = await openSocket(a.vncUrl ?? '');
-    assert.equal((await nextMessage(viewer)).data.toString('latin1'), 'RFB 003.008\n');
+    const viewer = new WebSocket(a.vncUrl ?? '');
+    // Listened for at once: the server speaks first.
+    const [banner] = (await once(viewer, 'message')) as [Buffer];
+    assert.equal(banner.toString('latin1'), 'RFB 003.008\n');
     viewer.close();
     const [recording] = await service.client.recordings(a.sandboxId);
     assert.equal(recording?.status, 'recording');
@@ -152,7 +156,7 @@ describe('sandboxes in containers', { skip }, () => {
         Object.keys(info.Config.Labels)
           .filter((l) => l.startsWith('berth.'))
           .sort(),
-        ['berth.created', 'berth.id', 'berth.owner', 'berth.runtime', 'berth.service', 'berth.spec'],
+        ['berth.created', 'berth.id', 'berth.inputs', 'berth.owner', 'berth.runtime', 'berth.service', 'berth.spec'],
       );
       const secret = secretOf(readFileSync(join(service.dataDir, 'master.key')), a.sandboxId);
       const { text } = await inside(

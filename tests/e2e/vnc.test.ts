@@ -131,7 +131,7 @@ describe('The stock noVNC page', () => {
   before(async () => {
     screen = await viewer.newPage();
     await screen.goto(`${site.url}/novnc.html?url=${encodeURIComponent(box.vncUrl as string)}`);
-    await waitFor(async () => (await screen.title()) === 'connected', 'noVNC to connect');
+    await waitFor(async () => (await screen.title()) === 'connected', 'noVNC to connect', 50_000);
   }, LIMIT);
 
   after(async () => {
