@@ -16,6 +16,7 @@ const TESTS = path.dirname(fileURLToPath(import.meta.url));
 const NOT_TESTS = ['bench'];
 /** Files at work at the same time. Most wait for a browser, so a little more than the two cores of a CI machine. */
 const CONCURRENCY = 3;
+const WITH_CONTAINERS = /docker/;
 /** `--file-timeout=SECONDS`, default 600: how long one file may take, from its start to the end of its process. */
 const FILE_TIMEOUT_SECONDS = 600;
 /** A file asked to end (SIGTERM) has this many milliseconds to clean up. */
@@ -162,9 +163,16 @@ async function main(): Promise<void> {
   );
   if (queue.length === 0) process.stdout.write(`No test file matches: ${parts.join(' ') || '*.test.js'}\n`);
 
+  // With every container a network interface of the machine comes or goes, and each time a Chromium of this machine breaks
+  // off what it loads (net::ERR_NETWORK_CHANGED). The sandboxes of the local driver are such, so containers come last.
+  const batches = [
+    queue.filter((file) => !WITH_CONTAINERS.test(file)),
+    queue.filter((file) => WITH_CONTAINERS.test(file)),
+  ];
+
   const total: Outcome = { passed: 0, failed: [], skipped: [] };
-  const worker = async () => {
-    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+  const worker = async (batch: string[]) => {
+    for (let file = batch.shift(); file !== undefined; file = batch.shift()) {
       if (stop.signal.aborted) {
         total.failed.push(`${shown(file)}: not run, interrupted`);
         continue;
@@ -175,7 +183,7 @@ async function main(): Promise<void> {
       total.skipped.push(...outcome.skipped);
     }
   };
-  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+  for (const batch of batches) await Promise.all(Array.from({ length: CONCURRENCY }, () => worker(batch)));
 
   const lines = [...total.failed.map((line) => `FAILED ${line}`), ...total.skipped.map((line) => `SKIPPED ${line}`)];
   const skipped = total.skipped.length > 0 ? `, ${total.skipped.length} skipped` : '';

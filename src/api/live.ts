@@ -47,8 +47,13 @@ function livePage(vncUrl: string): string {
 <style>html,body{margin:0;height:100%;background:#222;color:#eee;font:14px sans-serif}#screen{height:100%}#note{position:fixed;left:8px;bottom:8px}</style>
 <div id="screen"></div><div id="note" role="status">connecting…</div>
 <script type="module">
-import RFB from '/novnc/core/rfb.js';
 const note = document.getElementById('note');
+// Chromium breaks off what it loads when an interface of its machine changes, as one does with every container.
+const { default: RFB } = await import('/novnc/core/rfb.js').catch(() => {
+  note.textContent = 'The viewer did not load; trying again…';
+  setTimeout(() => location.reload(), 1000);
+  return new Promise(() => {});
+});
 const rfb = new RFB(document.getElementById('screen'), ${url});
 rfb.scaleViewport = true;
 rfb.addEventListener('connect', () => { note.textContent = ''; });

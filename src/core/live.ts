@@ -244,11 +244,12 @@ export class LiveSandbox {
     } catch (err) {
       this.#options.log.error({ sandboxId: this.spec.id, err }, 'the driver could not remove a sandbox');
     }
+    // Seen as ended only once its room is free for the next one.
+    await this.#options.onEnded(ended);
     // Both at once: nobody may see an end without its state.
     this.#ended = ended;
     this.#state = state;
     this.#options.log.info({ sandboxId: this.spec.id, reason }, `sandbox is ${state}`);
-    await this.#options.onEnded(ended);
     this.#changed();
   }
 

@@ -1,5 +1,4 @@
-import { readdir, readFile, rm, stat } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long killed processes may take to go, in milliseconds. */
@@ -51,41 +50,4 @@ function kill(pid: number): void {
   } catch (err) {
     if ((err as NodeJS.ErrnoException).code !== 'ESRCH') throw err;
   }
-}
-
-/** Younger files may belong to a server that is about to start, in milliseconds. */
-const SETTLED_MS = 2000;
-const X_SOCKETS = '/tmp/.X11-unix';
-
-/**
- * Removes what this user's X servers left when they were killed: their sockets, and the compiled keymap that each has in
- * /tmp for a moment at its start. A keymap that stays keeps every other user's server off that display number.
- */
-export async function removeTracesOfX(uid: number, settledMs = SETTLED_MS): Promise<void> {
-  const sockets = (await readdir(X_SOCKETS)).map((name) => `${X_SOCKETS}/${name}`);
-  const keymaps = (await readdir('/tmp'))
-    .filter((name) => /^server-\d+\.xkm$/.test(name))
-    .map((name) => `/tmp/${name}`);
-  for (const path of [...sockets, ...keymaps]) {
-    try {
-      const found = await stat(path);
-      if (found.uid !== uid || Date.now() - found.mtimeMs <= settledMs) continue;
-      if (!found.isSocket() || !(await isListening(path))) await rm(path, { force: true });
-    } catch (err) {
-      // Somebody else was faster.
-      if ((err as NodeJS.ErrnoException).code !== 'ENOENT') throw err;
-    }
-  }
-}
-
-function isListening(socket: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect({ path: socket });
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    // Only "connection refused" means that nobody is there.
-    probe.once('error', (err: NodeJS.ErrnoException) => resolve(err.code !== 'ECONNREFUSED'));
-  });
 }

@@ -13,8 +13,9 @@ import {
 } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
+import { removeTracesOfX } from '../core/xtraces.ts';
 import { FOLDER_NAME, folderOf, prepareRunDir, secretOf } from './folders.ts';
-import { endProcessesOf, removeTracesOfX } from './leftovers.ts';
+import { endProcessesOf } from './leftovers.ts';
 
 export interface LocalDriverOptions {
   /** Short folder for sockets, profiles and downloads of running sandboxes. */
@@ -97,8 +98,7 @@ export class LocalDriver implements Driver {
     // Without a config there is no folder any more: the runtime has removed it and all its children with it.
     if (config) {
       await endProcessesOf(dir, config.user?.uid);
-      // A user of its own has no other X server that could be about to start.
-      await (config.user ? removeTracesOfX(config.user.uid, 0) : removeTracesOfX(process.getuid?.() ?? 0));
+      await removeTracesOfX(config.user);
     }
     await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
     await rm(this.#tombstoneOf(id), { force: true });

@@ -3,7 +3,7 @@ import { chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } fr
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { type RuntimeConfig, SANDBOX_UIDS } from '../core/contracts.ts';
-import { Child } from './processes.ts';
+import { Child, type Exit } from './processes.ts';
 
 /**
  * The sandbox's private folder, where everything that the browser's user may write lives. Short names: Chromium puts a
@@ -112,8 +112,19 @@ export async function startXvfb(
     const fail = (why: string): void => reject(new Error(`Xvfb ${why}${child.lastWords}`));
     signal.addEventListener('abort', () => fail('did not get ready in time'), { once: true });
     void child.exited.then(() => fail('ended at its start'));
+  }).catch(async (err: unknown) => {
+    await stopXvfb(child);
+    throw err;
   });
   return { child, display };
+}
+
+/** Asks first: only so it removes its socket. Within its first milliseconds it does not yet know how and dies at once. */
+export function stopXvfb(child: Child): Promise<Exit> {
+  return child.stop([
+    ['SIGTERM', 2000],
+    ['SIGKILL', 2000],
+  ]);
 }
 
 /** Every normal window fills the screen and has no frame, so that what a viewer sees is the browser alone. */

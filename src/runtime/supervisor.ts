@@ -3,19 +3,16 @@ import { dirname } from 'node:path';
 import type { RuntimeConfig } from '../core/contracts.ts';
 import type { EndedReason, EndedSandbox, SandboxState, SandboxStatus } from '../core/sandbox.ts';
 import { hasEnded, mayMove } from '../core/sandbox.ts';
+import { removeTracesOfX } from '../core/xtraces.ts';
 import { Activity } from './activity.ts';
 import { type DevTools, startBrowser } from './browser.ts';
-import { prepareHome, startOpenbox, startXvfb } from './desktop.ts';
+import { prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
 import { startVnc } from './vnc.ts';
 
-/** Chromium's profile is thrown away, so it gets no time to say goodbye; the X server gets some to remove its lock. */
+/** Chromium's profile is thrown away, so it gets no time to say goodbye. */
 const AT_ONCE = [['SIGKILL', 2000]] as const;
-const XVFB_PHASES = [
-  ['SIGTERM', 2000],
-  ['SIGKILL', 2000],
-] as const;
 
 /** One sandbox from the inside: starts its parts in order, keeps them alive, watches its clocks, ends itself on time. */
 export class Supervisor {
@@ -31,7 +28,7 @@ export class Supervisor {
   #endingReason: EndedReason | undefined;
   #devtools: DevTools | undefined;
   #vncUp = false;
-  #xvfb: Child | undefined;
+  #xvfb: ReturnType<typeof startXvfb> | undefined;
   #recorder: Recorder | undefined;
   readonly #keepers: { openbox?: Keeper; vnc?: Keeper; browser?: Keeper } = {};
   readonly #startAbort = new AbortController();
@@ -93,8 +90,8 @@ export class Supervisor {
 
   async #startParts(signal: AbortSignal): Promise<void> {
     prepareHome(this.#config);
-    const { child, display } = await startXvfb(this.#config, signal);
-    this.#xvfb = child;
+    this.#xvfb = startXvfb(this.#config, signal);
+    const { child, display } = await this.#xvfb;
     this.#stage('xvfb');
     // Everything on the screen lives in the X server, so its end is the end of the sandbox.
     void child.exited.then((exit) => this.end(`failed: the X server ${describeExit(exit)}`));
@@ -166,7 +163,12 @@ export class Supervisor {
       this.#keepers.vnc?.stop(AT_ONCE),
       this.#keepers.openbox?.stop(AT_ONCE),
     ]);
-    await this.#xvfb?.stop(XVFB_PHASES);
+    // One that did not get ready has been stopped by its start.
+    await this.#xvfb?.then(
+      ({ child }) => stopXvfb(child),
+      () => {},
+    );
+    await removeTracesOfX(this.#config.user).catch((err: unknown) => console.error('traces of the X server', err));
     this.#devtools = undefined;
     this.#vncUp = false;
     const state = reason.startsWith('failed: ') ? 'FAILED' : 'TERMINATED';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LocalDriver } from '../../src/drivers/local.ts';
-import { processesOf } from '../e2e/service.ts';
+import { pidsBelow } from '../e2e/drivers.ts';
 import { driverContract } from './driver.ts';
 
 driverContract('local', async () => {
@@ -27,7 +27,7 @@ driverContract('local', async () => {
     driver,
     again: make,
     async leftovers() {
-      return [...processesOf(runDir).map((pid) => `process ${pid}`), ...readdirSync(runDir)];
+      return [...pidsBelow(runDir).map((pid) => `process ${pid}`), ...readdirSync(runDir)];
     },
     async clean() {
       for (const found of await driver.list()) await driver.stop(found.spec.id);

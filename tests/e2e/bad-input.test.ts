@@ -3,9 +3,10 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { type IncomingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
+import { envWithBrowser } from './drivers.ts';
 import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
 
-/** Nothing here takes longer than a fraction of this; it only keeps a hang from being one. */
+/** Only keeps a hang from being one. */
 const HANG_GUARD_MS = 30_000;
 
 interface Answer {
@@ -20,7 +21,6 @@ interface Ask {
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent as it is; anything but text and bytes as JSON. */
   readonly body?: unknown;
-  /** Without Content-Length. */
   readonly chunked?: boolean;
 }
 
@@ -463,7 +463,7 @@ describe('a service that is asked for nonsense', () => {
 describe('a service whose browser does not start', () => {
   let service: Service;
   before(async () => {
-    service = await startService({ env: { BERTH_CHROMIUM: '/bin/false' } });
+    service = await startService({ env: await envWithBrowser('/bin/false') });
   });
   after(async () => {
     await service.stop().finally(() => service.clean());
@@ -472,7 +472,7 @@ describe('a service whose browser does not start', () => {
   it('says so to the caller, by name, and leaves nothing of the sandbox', async () => {
     const answer = await ask(service, 'POST', '/sandboxes', { body: { sandboxId: 'broken', recording: 'always' } });
     assertRefused(answer, 'NO_START', /Chromium exited with code 1/);
-    await assertNothingLeft(service.runDir);
+    await assertNothingLeft(service);
   });
 
   it('remembers it as FAILED and why, also after somebody has it stopped', async () => {

@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { chromium, type Browser as PlaywrightBrowser } from 'playwright-core';
-import puppeteer, { type Browser as PuppeteerBrowser } from 'puppeteer-core';
+import puppeteer, { type Page, type Browser as PuppeteerBrowser } from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
-import { processesOf, type Service, startService, waitFor } from './service.ts';
+import { type Site, serveSite, signalPart } from './drivers.ts';
+import { type Service, startService, waitFor } from './service.ts';
 import { nextMessage, openSocket, Raw, refusal, withRaw } from './sockets.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
@@ -29,8 +28,7 @@ before(async () => {
 }, LIMIT);
 
 after(async () => {
-  site?.server.close();
-  site?.server.closeAllConnections();
+  site?.close();
   try {
     await service.stop();
   } finally {
@@ -267,9 +265,7 @@ describe('Several clients on one sandbox', () => {
 describe('Large messages', () => {
   it('A reply of 110 MiB arrives byte by byte as the page made it.', LIMIT, async () => {
     await withPuppeteer(cdp(box), async (browser) => {
-      const page = await browser.newPage();
-      // crypto.subtle needs a secure context, which a page of 127.0.0.1 is.
-      await page.goto(`${site.url}/large`);
+      const page = await openSecurePage(browser);
       const text = await page.evaluate(async (size) => {
         const bytes = new Uint8Array(size);
         for (let i = 0; i < size; i += 65_536) crypto.getRandomValues(bytes.subarray(i, i + 65_536));
@@ -287,8 +283,7 @@ describe('Large messages', () => {
 
   it('A call with a 20 MiB argument arrives byte by byte as the client sent it.', LIMIT, async () => {
     await withPuppeteer(cdp(box), async (browser) => {
-      const page = await browser.newPage();
-      await page.goto(`${site.url}/large`);
+      const page = await openSecurePage(browser);
       const text = randomBytes(15 * MIB).toString('base64');
       assert.equal(text.length, 20 * MIB);
       const [length, digest] = await page.evaluate(async (received) => {
@@ -329,7 +324,7 @@ describe('The end of a connection', () => {
       const mine = await service.client.create();
       const raw = await Raw.open(cdp(mine));
       const killedAt = performance.now();
-      process.kill(chromiumOf(mine.sandboxId), 'SIGKILL');
+      await signalPart(service, mine.sandboxId, 'chromium');
       const { code, reason } = await raw.closed;
       const took = performance.now() - killedAt;
       assert.equal(code, 1011, `closed with ${code} "${reason}"`);
@@ -348,7 +343,7 @@ describe('The end of a connection', () => {
   it('A client that comes back at once after a crash waits for the new browser.', LIMIT, async () => {
     const mine = await service.client.create();
     const raw = await Raw.open(cdp(mine));
-    process.kill(chromiumOf(mine.sandboxId), 'SIGKILL');
+    await signalPart(service, mine.sandboxId, 'chromium');
     await raw.closed;
     await assertBrowses(mine, '/back-at-once');
     await service.client.delete(mine.sandboxId);
@@ -368,20 +363,22 @@ describe('The end of a connection', () => {
   );
 });
 
-interface Site {
-  readonly url: string;
-  readonly server: Server;
-}
-
 /** Pages whose title and heading are their path. */
-async function startSite(): Promise<Site> {
-  const server = createServer((req, res) => {
+function startSite(): Promise<Site> {
+  return serveSite((req, res) => {
     const path = new URL(req.url ?? '/', 'http://site').pathname;
     res.setHeader('content-type', 'text/html; charset=utf-8');
     res.end(`<!doctype html><title>${path}</title><h1>${path}</h1>`);
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+/** An empty page that may use crypto.subtle: one of https, whatever the sandbox's way to the test's own site is. */
+async function openSecurePage(browser: PuppeteerBrowser): Promise<Page> {
+  const page = await browser.newPage();
+  await page.setRequestInterception(true);
+  page.on('request', (request) => void request.respond({ contentType: 'text/html', body: '<!doctype html>' }));
+  await page.goto('https://secure.test/');
+  return page;
 }
 
 function cdp(sandbox: Sandbox): string {
@@ -458,20 +455,4 @@ async function waitForTarget(id: string, condition: (target: Target) => boolean)
     return found !== undefined && condition(found);
   }, `target ${id} in json/list`);
   return found as Target;
-}
-
-/** The main process of a sandbox's Chromium: the one with its profile folder and without a type. */
-function chromiumOf(sandboxId: string): number {
-  const folder = readdirSync(service.runDir).find((name) => {
-    const config = /^[0-9a-f]+$/.test(name) ? readFileSync(join(service.runDir, name, 'runtime.json'), 'utf8') : '{}';
-    return JSON.parse(config).spec?.id === sandboxId;
-  });
-  const profile = `--user-data-dir=${join(service.runDir, folder ?? 'none', 'h', 'profile')}`;
-  const pids = processesOf(service.runDir).filter((pid) => {
-    // Chromium writes its own command line anew, with spaces.
-    const args = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split(/[\0 ]/);
-    return args.includes(profile) && !args.some((arg) => arg.startsWith('--type='));
-  });
-  assert.equal(pids.length, 1, `one main process with ${profile}`);
-  return pids[0] as number;
 }

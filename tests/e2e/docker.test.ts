@@ -1,39 +1,21 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
 import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
 import { secretOf } from '../../src/drivers/folders.ts';
-import { docker, dockerSkip, ENGINE_SOCKET } from '../contract/engine.ts';
+import { docker, dockerSkip } from '../contract/engine.ts';
+import { containerOf, inside, NETWORK } from './drivers.ts';
 import { type Service, startService, waitFor } from './service.ts';
 import { openSocket } from './sockets.ts';
 import { probe } from './video.ts';
 
-const run = promisify(execFile);
 const LIMIT = { timeout: 120_000 };
-const NETWORK = `bt-e2e-${process.pid}`;
-const ENV = { BERTH_DRIVER: 'docker', BERTH_DOCKER_SOCKET: ENGINE_SOCKET, BERTH_DOCKER_NETWORK: NETWORK };
 const skip = await dockerSkip();
-
-async function containerOf(sandbox: Sandbox): Promise<string> {
-  const found = await docker.listContainers({ all: true, filters: { label: [`berth.id=${sandbox.sandboxId}`] } });
-  return found[0]?.Id ?? '';
-}
-
-/** Runs a shell line in the sandbox as its own user; what it prints, and how it ended. */
-async function inside(sandbox: Sandbox, line: string): Promise<{ ok: boolean; text: string }> {
-  const args = ['-H', `unix://${ENGINE_SOCKET}`, 'exec', await containerOf(sandbox), 'sh', '-c', line];
-  return run('docker', args, { timeout: 30_000 }).then(
-    ({ stdout, stderr }) => ({ ok: true, text: stdout + stderr }),
-    (err: { stdout?: string; stderr?: string }) => ({ ok: false, text: `${err.stdout}${err.stderr}` }),
-  );
-}
 
 /** A line that tries to connect from inside, for at most two seconds. */
 function connecting(host: string, port: number): string {
@@ -41,29 +23,16 @@ function connecting(host: string, port: number): string {
   return `node -e "${script}"`;
 }
 
-async function nothingOn(network: string): Promise<void> {
-  const containers = await docker.listContainers({ all: true });
-  assert.deepEqual(
-    containers.filter((c) => network in c.NetworkSettings.Networks).map((c) => c.Names[0]),
-    [],
-  );
-  assert.deepEqual(
-    (await docker.listNetworks()).filter((n) => n.Name === network),
-    [],
-  );
-}
-
 describe('sandboxes in containers', { skip }, () => {
   let service: Service;
   let a: Sandbox;
   let b: Sandbox;
   before(async () => {
-    service = await startService({ env: ENV });
+    service = await startService({ driver: 'docker' });
     [a, b] = await Promise.all([service.client.create({ recording: 'always' }), service.client.create()]);
   }, LIMIT);
   after(async () => {
     await service.stop().finally(() => service.clean());
-    await nothingOn(NETWORK);
   }, LIMIT);
 
   it('are driven by Puppeteer and Playwright, watched and recorded like any other', LIMIT, async () => {
@@ -89,7 +58,7 @@ describe('sandboxes in containers', { skip }, () => {
   });
 
   it('have no capabilities, no new privileges, a seccomp filter, and a user that is not root', LIMIT, async () => {
-    const { text } = await inside(a, 'id -u; grep -E "^(CapEff|CapBnd|NoNewPrivs|Seccomp):" /proc/1/status');
+    const { text } = await inside(a.sandboxId, 'id -u; grep -E "^(CapEff|CapBnd|NoNewPrivs|Seccomp):" /proc/1/status');
     assert.match(text, /^10001$/m);
     assert.match(text, /CapEff:\s+0000000000000000/);
     assert.match(text, /CapBnd:\s+0000000000000000/);
@@ -98,11 +67,11 @@ describe('sandboxes in containers', { skip }, () => {
   });
 
   it("keep Chromium's own sandbox on: its renderers live in namespaces of their own", LIMIT, async () => {
-    const { text } = await inside(a, 'cat /proc/[0-9]*/cmdline | tr "\\0" " "');
+    const { text } = await inside(a.sandboxId, 'cat /proc/[0-9]*/cmdline | tr "\\0" " "');
     assert.ok(text.includes('--type=renderer'), 'there is a renderer');
     assert.ok(!text.includes('--no-sandbox'));
     // Seen from outside: a process in a nested pid namespace has a number in each (proc(5), NSpid).
-    const processes = (await docker.getContainer(await containerOf(a)).top()).Processes as string[][];
+    const processes = (await docker.getContainer(await containerOf(a.sandboxId)).top()).Processes as string[][];
     const renderers = processes.filter((row) => row.at(-1)?.includes('--type=renderer')).map((row) => row[1] as string);
     assert.ok(renderers.length > 0);
     for (const pid of renderers) {
@@ -113,30 +82,33 @@ describe('sandboxes in containers', { skip }, () => {
 
   it('can write nowhere but on their own tmpfs and mounts', LIMIT, async () => {
     for (const path of ['/x', '/usr/x', '/opt/berth/x', '/etc/x', '/home/x', '/var/x']) {
-      const { ok, text } = await inside(a, `touch ${path}`);
+      const { ok, text } = await inside(a.sandboxId, `touch ${path}`);
       assert.ok(!ok && /Read-only|Permission|No such/.test(text), `${path}: ${text}`);
     }
-    assert.ok((await inside(a, 'touch /tmp/x /sandbox/x')).ok);
+    assert.ok((await inside(a.sandboxId, 'touch /tmp/x /sandbox/x')).ok);
   });
 
   it('see no process and no file of another, and no engine socket', LIMIT, async () => {
-    const { text } = await inside(a, 'cat /proc/[0-9]*/cmdline | tr "\\0" "\\n"; ls /var/run /run /recordings');
+    const { text } = await inside(
+      a.sandboxId,
+      'cat /proc/[0-9]*/cmdline | tr "\\0" "\\n"; ls /var/run /run /recordings',
+    );
     assert.ok(!text.includes(b.sandboxId));
     assert.ok(!text.includes('docker.sock'));
-    const names = (await inside(a, 'ls /recordings')).text.trim().split('\n');
+    const names = (await inside(a.sandboxId, 'ls /recordings')).text.trim().split('\n');
     for (const name of names) assert.ok(name.includes(a.sandboxId), name);
   });
 
   it('cannot reach each other, the API, or the loopback services of the host', LIMIT, async () => {
-    const info = await docker.getContainer(await containerOf(b)).inspect();
+    const info = await docker.getContainer(await containerOf(b.sandboxId)).inspect();
     const { IPAddress: address, Gateway: gateway } = info.NetworkSettings.Networks[NETWORK] ?? {};
     const listener = `node -e "require('net').createServer(()=>{}).listen(9999,'0.0.0.0',()=>console.log('up'));setTimeout(()=>process.exit(),25000)"`;
-    const listening = inside(b, `${listener} & sleep 1; ${connecting('127.0.0.1', 9999)}`);
+    const listening = inside(b.sandboxId, `${listener} & sleep 1; ${connecting('127.0.0.1', 9999)}`);
     assert.ok((await listening).ok, 'b listens and reaches itself');
-    assert.equal((await inside(a, connecting(address ?? '', 9999))).ok, false, 'a reaches b');
+    assert.equal((await inside(a.sandboxId, connecting(address ?? '', 9999))).ok, false, 'a reaches b');
     const port = Number(new URL(service.url).port);
     for (const host of [gateway ?? '', '127.0.0.1', 'host.docker.internal']) {
-      assert.equal((await inside(a, connecting(host, port))).ok, false, `the API at ${host}`);
+      assert.equal((await inside(a.sandboxId, connecting(host, port))).ok, false, `the API at ${host}`);
     }
   });
 
@@ -144,7 +116,7 @@ describe('sandboxes in containers', { skip }, () => {
     'publish no port, and their secret stands in no label, environment, command line or file they could read',
     LIMIT,
     async () => {
-      const info = await docker.getContainer(await containerOf(a)).inspect();
+      const info = await docker.getContainer(await containerOf(a.sandboxId)).inspect();
       assert.deepEqual(
         Object.values(info.NetworkSettings.Ports ?? {})
           .flat()
@@ -160,12 +132,12 @@ describe('sandboxes in containers', { skip }, () => {
       );
       const secret = secretOf(readFileSync(join(service.dataDir, 'master.key')), a.sandboxId);
       const { text } = await inside(
-        a,
+        a.sandboxId,
         'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ; cat /run/berth/* /sandbox/box/*',
       );
       assert.ok(text.includes('--type=renderer'), 'command lines were read');
       assert.ok(!`${JSON.stringify(info)}${text}${service.log()}`.includes(secret));
-      assert.equal((await inside(a, 'cat /run/berth/runtime.json')).ok, false);
+      assert.equal((await inside(a.sandboxId, 'cat /run/berth/runtime.json')).ok, false);
     },
   );
 
@@ -175,7 +147,7 @@ describe('sandboxes in containers', { skip }, () => {
     const closed = new Promise<{ code: number; reason: string }>((resolve) =>
       client.once('close', (code, reason) => resolve({ code, reason: reason.toString() })),
     );
-    await docker.getContainer(await containerOf(mine)).remove({ force: true });
+    await docker.getContainer(await containerOf(mine.sandboxId)).remove({ force: true });
     const end = await closed;
     assert.equal(end.code, 1011);
     assert.notEqual(end.reason, '');
@@ -192,13 +164,12 @@ describe('a service with containers that is killed', { skip }, () => {
   it('finds them again by their labels, with their clocks, and leaves those of others alone', LIMIT, async () => {
     const stranger = await docker.createContainer({ Image: 'berth-runtime', Entrypoint: ['sleep', '120'] });
     await stranger.start();
-    const network = `${NETWORK}-k`;
-    const first = await startService({ env: { ...ENV, BERTH_DOCKER_NETWORK: network } });
+    const first = await startService({ driver: 'docker' });
     let second: Service | undefined;
     try {
       const sandbox = await first.client.create({ recording: 'always' });
       await first.kill();
-      second = await startService({ on: first, env: { ...ENV, BERTH_DOCKER_NETWORK: network } });
+      second = await startService({ on: first });
       const found = await second.client.get(sandbox.sandboxId);
       assert.equal(found.status, 'READY');
       assert.ok(Math.abs(Date.parse(found.expiresAt) - Date.parse(sandbox.expiresAt)) < 1000);
@@ -207,7 +178,6 @@ describe('a service with containers that is killed', { skip }, () => {
       assert.equal((await second.client.recordings(sandbox.sandboxId)).length, 1);
       await second.stop();
       assert.equal((await stranger.inspect()).State.Running, true);
-      await nothingOn(network);
     } finally {
       await second?.clean();
       await first.clean();
@@ -232,17 +202,14 @@ describe('a service that cannot have containers', { skip }, () => {
   ];
   for (const [what, env, sentence] of refusals) {
     it(`says so at its start when ${what}`, LIMIT, async () => {
-      await assert.rejects(startService({ env: { ...ENV, ...env } }), sentence);
+      await assert.rejects(startService({ driver: 'docker', env }), sentence);
     });
   }
 });
 
 describe('a container at its memory limit', { skip }, () => {
   it('costs the page or the sandbox, which says why, and never a neighbour', LIMIT, async () => {
-    const network = `${NETWORK}-m`;
-    const service = await startService({
-      env: { ...ENV, BERTH_DOCKER_NETWORK: network, BERTH_SANDBOX_MEMORY_MB: '512' },
-    });
+    const service = await startService({ driver: 'docker', env: { BERTH_SANDBOX_MEMORY_MB: '512' } });
     try {
       const [greedy, neighbour] = await Promise.all([service.client.create(), service.client.create()]);
       const browser = await puppeteer.connect({ browserWSEndpoint: greedy.cdpUrl ?? '' });
@@ -263,7 +230,6 @@ describe('a container at its memory limit', { skip }, () => {
       assert.equal((await service.client.get(neighbour.sandboxId)).status, 'READY');
       await browser.disconnect().catch(() => {});
       await service.stop();
-      await nothingOn(network);
     } finally {
       await service.clean();
     }

@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { type Site, serveSite } from './drivers.ts';
 import { type Service, startService, waitFor } from './service.ts';
 
 /** From dist/tests/e2e/examples.test.js. */
@@ -21,22 +20,20 @@ const PAGE = '<!doctype html><title>An example page</title><body style="backgrou
 
 describe('the examples, run as they are printed', { timeout: 4 * HANG_GUARD_MS }, () => {
   let service: Service;
-  let site: Server;
+  let site: Site;
   let folder: string;
   let visits = 0;
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'berth-examples-'));
-    site = createServer((req, res) => {
+    site = await serveSite((req, res) => {
       if (req.url === '/') visits++;
       res.setHeader('Content-Type', 'text/html');
       res.end(PAGE);
     });
-    await new Promise<void>((resolve) => site.listen(0, '127.0.0.1', resolve));
     service = await startService();
   });
   after(async () => {
     site?.close();
-    site?.closeAllConnections();
     rmSync(folder, { recursive: true, force: true });
     await service.stop().finally(() => service.clean());
   });
@@ -63,7 +60,7 @@ describe('the examples, run as they are printed', { timeout: 4 * HANG_GUARD_MS }
     return stdout;
   }
 
-  const address = (): string => `http://127.0.0.1:${(site.address() as AddressInfo).port}/`;
+  const address = (): string => `${site.url}/`;
 
   /** Ends the sandboxes that are there, and says how many there were. */
   async function endAll(): Promise<number> {

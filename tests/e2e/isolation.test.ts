@@ -8,7 +8,8 @@ import { after, before, describe, it } from 'node:test';
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
-import { processesOf, type Service, startService, waitFor } from './service.ts';
+import { pidsBelow } from './drivers.ts';
+import { type Service, startService, waitFor } from './service.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
 const LIMIT = { timeout: 60_000 };
@@ -364,10 +365,6 @@ function folderOf(sandboxId: string): string {
 /** Processes of one sandbox, with this program name when one is given. */
 function pidsOf({ folder }: Inhabitant, program?: string): number[] {
   return pidsBelow(folder).filter((pid) => program === undefined || commandOf(pid)[0] === program);
-}
-
-function pidsBelow(folder: string): number[] {
-  return processesOf(folder);
 }
 
 /** Chromium writes its own command line anew, with spaces. */

@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -9,9 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { BrowserContext } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
 import type { Recording, Sandbox } from '../../src/client/client.ts';
+import { type Site, serveSite } from './drivers.ts';
 import { type Service, startService, waitFor } from './service.ts';
 import { openSocket } from './sockets.ts';
-import { isNear, pixels, probe, type Rgb, sendRange, startPlayer } from './video.ts';
+import { isNear, type Played, pixels, playOnce, probe, type Rgb, sendRange } from './video.ts';
+import { startViewer, undisturbed } from './viewer.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
 const LIMIT = { timeout: 90_000 };
@@ -23,7 +23,7 @@ const BLUE: Rgb = [20, 60, 200];
 const BACKGROUND = { x: 900, y: 500 };
 
 let service: Service;
-let site: { readonly url: string; readonly server: Server };
+let site: Site;
 /** Downloaded files; the site serves them too. */
 let folder: string;
 /** Recorded always, and red. */
@@ -37,7 +37,7 @@ let shownAt: number;
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'bt-rec-'));
   site = await startSite();
-  [service, player] = await Promise.all([startService(), startPlayer(join(folder, 'profile'))]);
+  [service, player] = await Promise.all([startService(), startViewer(join(folder, 'profile'))]);
   const recordingSegmentSeconds = SEGMENT_SECONDS;
   red = await service.client.create({ viewport: SCREEN, recording: 'always', recordingSegmentSeconds });
   await show(red, RED);
@@ -49,8 +49,7 @@ before(async () => {
 after(async () => {
   await player?.close();
   rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
-  site?.server.close();
-  site?.server.closeAllConnections();
+  site?.close();
   try {
     await service.stop();
   } finally {
@@ -306,7 +305,7 @@ describe('After both sandboxes are deleted', () => {
   for (const type of ['video/x-matroska', 'video/webm']) {
     it(`Every segment plays in a <video> of Chromium when it is served as ${type}.`, LIMIT, async () => {
       for (const { info, file } of files) {
-        const seen = await play(`${site.url}/files/${file.slice(folder.length + 1)}?type=${type}`);
+        const seen = await play(`${site.here}/files/${file.slice(folder.length + 1)}?type=${type}`);
         assert.deepEqual({ width: seen.width, height: seen.height }, SCREEN, info.filename);
         assert.ok(seen.reached > 0, info.filename);
         const colour = info.filename.includes(red.sandboxId) ? RED : BLUE;
@@ -369,8 +368,8 @@ describe('After both sandboxes are deleted', () => {
 });
 
 /** The pages for the sandboxes and for the player, and the downloaded files with ranges. */
-async function startSite(): Promise<{ url: string; server: Server }> {
-  const server = createServer((req, res) => {
+function startSite(): Promise<Site> {
+  return serveSite((req, res) => {
     const { pathname, searchParams } = new URL(req.url ?? '/', 'http://site');
     if (pathname.startsWith('/files/')) {
       const bytes = readFileSync(join(folder, pathname.slice('/files/'.length).replaceAll('/', '')));
@@ -382,62 +381,10 @@ async function startSite(): Promise<{ url: string; server: Server }> {
     res.end(`<!doctype html><title>page</title><body style="margin:0;background:rgb(${searchParams.get('rgb')})"><h1>0</h1>
 <script>let n = 0; setInterval(() => { document.querySelector('h1').textContent = ++n }, 100)</script>`);
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
 }
 
-/** Plays a video until its clock runs. The pixel is the background at that moment; none for another site's video. */
-async function play(url: string): Promise<{ width: number; height: number; reached: number; pixel: Rgb | undefined }> {
-  const page = await player.newPage();
-  try {
-    await page.goto(`${site.url}/player`);
-    return await page.evaluate(
-      async ([src, x, y]) => {
-        const video = document.createElement('video');
-        video.muted = true;
-        const failed = new Promise<never>((_, reject) => {
-          video.addEventListener('error', () =>
-            reject(new Error(`video error ${video.error?.code}: ${video.error?.message}`)),
-          );
-          setTimeout(() => reject(new Error(`the video got no further than readyState ${video.readyState}`)), 20_000);
-        });
-        const event = (name: string): Promise<unknown> =>
-          new Promise((resolve) => video.addEventListener(name, resolve));
-        const loaded = event('loadeddata');
-        video.src = src;
-        await Promise.race([loaded, failed]);
-        const wanted = Math.min(0.5, video.duration / 2);
-        const running = new Promise<void>((resolve) => {
-          video.addEventListener('timeupdate', () => {
-            if (video.currentTime >= wanted) resolve();
-          });
-        });
-        await Promise.race([Promise.all([video.play(), running]), failed]);
-        const reached = video.currentTime;
-        video.pause();
-        // The end, since a sandbox's first frames come before its page.
-        const sought = event('seeked');
-        video.currentTime = Math.max(0, video.duration - 0.05);
-        await Promise.race([sought, failed]);
-        const canvas = document.createElement('canvas');
-        canvas.width = video.videoWidth;
-        canvas.height = video.videoHeight;
-        const context = canvas.getContext('2d') as CanvasRenderingContext2D;
-        context.drawImage(video, 0, 0);
-        const own = new URL(src).origin === location.origin;
-        const [r = 0, g = 0, b = 0] = own ? context.getImageData(x, y, 1, 1).data : [];
-        return {
-          width: video.videoWidth,
-          height: video.videoHeight,
-          reached,
-          pixel: own ? ([r, g, b] as const) : undefined,
-        };
-      },
-      [url, BACKGROUND.x, BACKGROUND.y] as const,
-    );
-  } finally {
-    await page.close();
-  }
+function play(url: string): Promise<Played> {
+  return undisturbed(player, () => playOnce(player, `${site.here}/player`, url, BACKGROUND));
 }
 
 /** Opens a page of this colour in the sandbox and leaves it there. */

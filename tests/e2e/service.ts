@@ -1,17 +1,29 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { BerthClient } from '../../src/client/client.ts';
+import {
+  clearEngine,
+  containersLeft,
+  DRIVER,
+  type DriverName,
+  deadXSockets,
+  driverEnv,
+  networkLeft,
+  pidsBelow,
+  runningIn,
+} from './drivers.ts';
 
 const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
 
 /** The real program in a process of its own, on a free port, in a temporary folder. */
 export interface Service {
   readonly url: string;
+  readonly driver: DriverName;
   readonly client: BerthClient;
   readonly dataDir: string;
   readonly runDir: string;
@@ -29,6 +41,8 @@ export interface Service {
 export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly apiKey?: string;
+  /** Default: the driver that this test file is run on. */
+  readonly driver?: DriverName;
   /** Continue on the folders of an earlier service (after {@link Service.kill}). */
   readonly on?: Service;
 }
@@ -43,9 +57,17 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   if (base) chmodSync(base, 0o711);
   const dataDir = options.on?.dataDir ?? join(base as string, 'd');
   const runDir = options.on?.runDir ?? join(base as string, 'r');
+  const driver = options.driver ?? options.on?.driver ?? DRIVER;
   deadBefore ??= new Set(deadXSockets());
   const child = spawn(process.execPath, [SERVER], {
-    env: { PATH: process.env.PATH, BERTH_PORT: '0', BERTH_DATA_DIR: dataDir, BERTH_RUN_DIR: runDir, ...options.env },
+    env: {
+      PATH: process.env.PATH,
+      BERTH_PORT: '0',
+      BERTH_DATA_DIR: dataDir,
+      BERTH_RUN_DIR: runDir,
+      ...driverEnv(driver),
+      ...options.env,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let log = '';
@@ -63,8 +85,9 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     if (child.exitCode === null && child.signalCode === null) child.kill(signal);
     await Promise.race([exited, sleep(40_000, undefined, { ref: false })]);
   };
-  return {
+  const service: Service = {
     url,
+    driver,
     client: new BerthClient(url, options.apiKey),
     dataDir,
     runDir,
@@ -77,69 +100,42 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
         0,
         `the service ended with ${child.exitCode ?? child.signalCode}: ${log.slice(-2000)}`,
       );
-      await assertNothingLeft(runDir);
+      await assertNothingLeft(service);
+      if (driver === 'docker') assert.equal(await networkLeft(), false, `the network is left`);
       rmSync(join(dataDir, '..'), { recursive: true, force: true });
     },
     kill: () => end('SIGKILL'),
     async clean() {
       await end('SIGKILL');
-      const left = processesOf(runDir);
+      if (driver === 'docker') await clearEngine();
+      const left = pidsBelow(runDir);
       for (const pid of left) process.kill(pid, 'SIGKILL');
-      await waitFor(() => processesOf(runDir).length === 0, 'processes to go');
+      await waitFor(() => pidsBelow(runDir).length === 0, 'processes to go');
       // What we have just killed could not tidy up, and would be counted against other tests.
       if (left.length > 0) for (const path of deadXSockets()) rmSync(path, { force: true });
       rmSync(join(dataDir, '..'), { recursive: true, force: true });
     },
   };
+  return service;
 }
 
-/** Processes that belong to sandboxes below this run folder, by command line or environment; zombies do not count. */
-export function processesOf(runDir: string): number[] {
-  return readdirSync('/proc')
-    .map(Number)
-    .filter((pid) => pid > 1 && pid !== process.pid && mentions(pid, `${runDir}/`));
-}
-
-function mentions(pid: number, text: string): boolean {
-  try {
-    const cmdline = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
-    return cmdline !== '' && (cmdline.includes(text) || readFileSync(`/proc/${pid}/environ`, 'latin1').includes(text));
-  } catch {
-    return false; // gone meanwhile
-  }
-}
-
-/** No process, no folder, no X socket of a sandbox below this run folder. */
-export async function assertNothingLeft(runDir: string): Promise<void> {
-  const leftovers = (): string[] => [
-    ...processesOf(runDir).map((pid) => `process ${pid} ${commandOf(pid)}`),
+/** No process or container, no folder, no X socket of this service's sandboxes. */
+export async function assertNothingLeft(service: Service): Promise<void> {
+  const { runDir, driver } = service;
+  const leftovers = async (): Promise<string[]> => [
+    ...(driver === 'docker' ? await containersLeft() : await runningIn(service)),
     ...(existsSync(runDir) ? readdirSync(runDir).filter((name) => name !== 'api') : []).map((name) => `folder ${name}`),
     ...deadXSockets().filter((path) => !deadBefore?.has(path)),
   ];
+  let left: string[] = [];
   await waitFor(
-    () => leftovers().length === 0,
-    () => `nothing to be left, but there is: ${leftovers().join('; ')}`,
+    async () => {
+      left = await leftovers();
+      return left.length === 0;
+    },
+    () => `nothing to be left, but there is: ${left.join('; ')}`,
     5000,
   );
-}
-
-function commandOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').slice(0, 120);
-  } catch {
-    return '(gone meanwhile)';
-  }
-}
-
-/** Sockets of X servers that are dead and were those of a sandbox's own user. */
-function deadXSockets(): string[] {
-  const listening = readFileSync('/proc/net/unix', 'utf8');
-  return readdirSync('/tmp/.X11-unix')
-    .map((name) => `/tmp/.X11-unix/${name}`)
-    .filter(
-      (path) =>
-        (statSync(path, { throwIfNoEntry: false })?.uid ?? 0) > 1_879_048_191 && !listening.includes(` ${path}\n`),
-    );
 }
 
 /** Waits for a condition with a bound in milliseconds; the error says what for. */

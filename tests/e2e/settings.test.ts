@@ -19,7 +19,8 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { LocalDriver } from '../../src/drivers/local.ts';
-import { assertNothingLeft, processesOf, type Service, startService, waitFor } from './service.ts';
+import { environmentOf, pidsBelow, processesOf } from './drivers.ts';
+import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
 
 const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
 /** A start that is refused takes a fraction of this. */
@@ -193,7 +194,7 @@ describe('a port that is taken', () => {
       stderr,
       `berth: Cannot listen on 127.0.0.1:${port}: the port is taken or the address is not this machine's.\n`,
     );
-    assert.deepEqual(processesOf(join(base, 'r')), []);
+    assert.deepEqual(pidsBelow(join(base, 'r')), []);
   });
 
   it('or an address that is not this machine’s', async () => {
@@ -238,12 +239,11 @@ describe('a running service', () => {
     assert.equal((await fetch(`${service.url}/sandboxes`, { headers: { 'x-api-key': `${KEY}-almost` } })).status, 401);
     const pid = service.process.pid as number;
     assert.ok(!readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(KEY));
-    const children = processesOf(service.runDir);
+    const children = await processesOf(service, sandbox.sandboxId);
     assert.ok(children.length >= 5, 'the sandbox has its processes');
-    for (const child of children.filter((child) => child !== pid)) {
-      for (const file of ['cmdline', 'environ']) {
-        const text = readFileSync(`/proc/${child}/${file}`, 'latin1');
-        assert.ok(!text.includes(KEY) && !text.includes('BERTH_API_KEYS'), `${file} of process ${child}`);
+    for (const child of children) {
+      for (const text of [child.command, await environmentOf(service, sandbox.sandboxId, child.pid)]) {
+        assert.ok(!text.includes(KEY) && !text.includes('BERTH_API_KEYS'), child.command);
       }
     }
     for (const folder of [service.dataDir, service.runDir]) {
@@ -335,7 +335,7 @@ describe('a service with room for one sandbox', { timeout: 4 * HANG_GUARD_MS }, 
       const ended = await service.client.get(id);
       assert.equal(ended.status, 'FAILED');
       assert.equal(ended.endedReason, 'failed: the caller went away before it was ready');
-      await assertNothingLeft(service.runDir);
+      await assertNothingLeft(service);
     }
     assert.deepEqual(strayKeymaps(), []);
     await service.client.create({ sandboxId: 'gone-0' });
@@ -348,7 +348,7 @@ describe('a service with room for one sandbox', { timeout: 4 * HANG_GUARD_MS }, 
     const ended = await service.client.delete('short');
     assert.equal(ended.status, 'TERMINATED');
     assert.equal(ended.endedReason, 'deleted');
-    await assertNothingLeft(service.runDir);
+    await assertNothingLeft(service);
     assert.deepEqual(strayKeymaps(), []);
   });
 });

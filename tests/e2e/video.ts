@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { promisify } from 'node:util';
-import { type BrowserContext, chromium } from 'playwright-core';
+import type { BrowserContext } from 'playwright-core';
 
 const run = promisify(execFile);
 
@@ -92,20 +92,69 @@ export function sendRange(req: IncomingMessage, res: ServerResponse, bytes: Buff
   res.end(bytes.subarray(start, end + 1));
 }
 
-/** The machine's own Chromium without a screen; as root it cannot use its sandbox. */
-export function startPlayer(profile: string): Promise<BrowserContext> {
-  return chromium.launchPersistentContext(profile, {
-    executablePath: '/usr/bin/chromium',
-    headless: true,
-    args: [
-      ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
-      ...[
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-        '--disable-quic',
-        '--no-first-run',
-      ],
-    ],
-  });
+export interface Played {
+  readonly width: number;
+  readonly height: number;
+  readonly reached: number;
+  /** Of the background at that moment; none for another site's video. */
+  readonly pixel: Rgb | undefined;
+}
+
+/** Plays a video in a page until its clock runs, and looks at one point of it. */
+export async function playOnce(
+  player: BrowserContext,
+  pageUrl: string,
+  url: string,
+  point: { readonly x: number; readonly y: number },
+): Promise<Played> {
+  const page = await player.newPage();
+  try {
+    await page.goto(pageUrl);
+    return await page.evaluate(
+      async ([src, x, y]) => {
+        const video = document.createElement('video');
+        video.muted = true;
+        const failed = new Promise<never>((_, reject) => {
+          video.addEventListener('error', () =>
+            reject(new Error(`video error ${video.error?.code}: ${video.error?.message}`)),
+          );
+          setTimeout(() => reject(new Error(`the video got no further than readyState ${video.readyState}`)), 20_000);
+        });
+        const event = (name: string): Promise<unknown> =>
+          new Promise((resolve) => video.addEventListener(name, resolve));
+        const loaded = event('loadeddata');
+        video.src = src;
+        await Promise.race([loaded, failed]);
+        const wanted = Math.min(0.5, video.duration / 2);
+        const running = new Promise<void>((resolve) => {
+          video.addEventListener('timeupdate', () => {
+            if (video.currentTime >= wanted) resolve();
+          });
+        });
+        await Promise.race([Promise.all([video.play(), running]), failed]);
+        const reached = video.currentTime;
+        video.pause();
+        // The end, since a sandbox's first frames come before its page.
+        const sought = event('seeked');
+        video.currentTime = Math.max(0, video.duration - 0.05);
+        await Promise.race([sought, failed]);
+        const canvas = document.createElement('canvas');
+        canvas.width = video.videoWidth;
+        canvas.height = video.videoHeight;
+        const context = canvas.getContext('2d') as CanvasRenderingContext2D;
+        context.drawImage(video, 0, 0);
+        const own = new URL(src).origin === location.origin;
+        const [r = 0, g = 0, b = 0] = own ? context.getImageData(x, y, 1, 1).data : [];
+        return {
+          width: video.videoWidth,
+          height: video.videoHeight,
+          reached,
+          pixel: own ? ([r, g, b] as const) : undefined,
+        };
+      },
+      [url, point.x, point.y] as const,
+    );
+  } finally {
+    await page.close();
+  }
 }

@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -10,7 +8,9 @@ import { type BrowserContext, chromium, type Page as ViewerPage } from 'playwrig
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
+import { type Site, serveSite } from './drivers.ts';
 import { type Service, startService, waitFor } from './service.ts';
+import { startViewer, undisturbed } from './viewer.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
 const LIMIT = { timeout: 60_000 };
@@ -42,7 +42,7 @@ interface Size {
 }
 
 let service: Service;
-let site: { readonly url: string; readonly server: Server };
+let site: Site;
 let box: Sandbox;
 /** Drives the browser in the sandbox. */
 let driver: Browser;
@@ -55,7 +55,7 @@ let viewerProfile: string;
 before(async () => {
   viewerProfile = mkdtempSync(join(tmpdir(), 'bt-viewer-'));
   site = await startSite();
-  [service, viewer] = await Promise.all([startService(), startViewer(viewerProfile)]);
+  [service, viewer] = await Promise.all([startService(), startViewer(viewerProfile, SCREEN)]);
   box = await service.client.create({ viewport: SCREEN });
   driver = await puppeteer.connect({ browserWSEndpoint: box.cdpUrl as string, defaultViewport: null });
   page = (await driver.pages())[0] ?? (await driver.newPage());
@@ -66,8 +66,7 @@ after(async () => {
   await viewer?.close();
   rmSync(viewerProfile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   await driver?.disconnect();
-  site?.server.close();
-  site?.server.closeAllConnections();
+  site?.close();
   try {
     await service.stop();
   } finally {
@@ -130,8 +129,10 @@ describe('The stock noVNC page', () => {
 
   before(async () => {
     screen = await viewer.newPage();
-    await screen.goto(`${site.url}/novnc.html?url=${encodeURIComponent(box.vncUrl as string)}`);
-    await waitFor(async () => (await screen.title()) === 'connected', 'noVNC to connect', 50_000);
+    await undisturbed(viewer, async () => {
+      await screen.goto(`${site.here}/novnc.html?url=${encodeURIComponent(box.vncUrl as string)}`);
+      await waitFor(async () => (await screen.title()) === 'connected', 'noVNC to connect', 10_000);
+    });
   }, LIMIT);
 
   after(async () => {
@@ -278,8 +279,8 @@ ${Object.entries(BLOCKS)
 <script>addEventListener('click', (e) => { window.clicked = { x: e.clientX, y: e.clientY, trusted: e.isTrusted } })</script>`;
 
 /** The page for the sandbox, and the noVNC example with its library as a user would serve them. */
-async function startSite(): Promise<{ url: string; server: Server }> {
-  const server = createServer((req, res) => {
+function startSite(): Promise<Site> {
+  return serveSite((req, res) => {
     const path = new URL(req.url ?? '/', 'http://site').pathname;
     const library = '/node_modules/@novnc/novnc/';
     try {
@@ -292,27 +293,6 @@ async function startSite(): Promise<{ url: string; server: Server }> {
     } catch {
       res.writeHead(404).end();
     }
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
-}
-
-/** The machine's own Chromium without a screen; as root it cannot use its sandbox. */
-function startViewer(profile: string): Promise<BrowserContext> {
-  return chromium.launchPersistentContext(profile, {
-    executablePath: '/usr/bin/chromium',
-    headless: true,
-    viewport: SCREEN,
-    args: [
-      ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
-      ...[
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-        '--disable-quic',
-        '--no-first-run',
-      ],
-    ],
   });
 }
 

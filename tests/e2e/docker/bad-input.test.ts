@@ -1,0 +1,3 @@
+import { again } from './again.ts';
+
+await again('bad-input', () => import('../bad-input.test.ts'));

@@ -1,0 +1,3 @@
+import { again } from './again.ts';
+
+await again('settings', () => import('../settings.test.ts'));

@@ -1,0 +1,215 @@
+/** What the end-to-end tests have to know about the driver below the service, and nothing of what they test depends on. */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { promisify } from 'node:util';
+import { folderOf } from '../../src/drivers/folders.ts';
+import { docker, ENGINE_SOCKET } from '../contract/engine.ts';
+
+export type DriverName = 'local' | 'docker';
+
+/** The files below tests/e2e/docker run those next to this one once more, on the other driver. */
+export const DRIVER = (process.env.BERTH_TEST_DRIVER ?? 'local') as DriverName;
+/** A network for this test file alone, so that files may run at once and what is on it can be counted. */
+export const NETWORK = `bt-${process.pid}`;
+
+export function driverEnv(driver: DriverName): Record<string, string> {
+  if (driver === 'local') return {};
+  return { BERTH_DRIVER: 'docker', BERTH_DOCKER_SOCKET: ENGINE_SOCKET, BERTH_DOCKER_NETWORK: NETWORK };
+}
+
+/** A web site of a test. */
+export interface Site {
+  /** Its address for the sandboxes, without a slash at its end. */
+  readonly url: string;
+  /** Its address for the programs of this machine. */
+  readonly here: string;
+  close(): void;
+}
+
+/** Serves pages where the sandboxes can see them. Containers cannot see this machine's loopback; that is as it should be. */
+export async function serveSite(handler: RequestListener): Promise<Site> {
+  const servers: Server[] = [];
+  const listen = async (host: string): Promise<string> => {
+    const server = createServer(handler);
+    servers.push(server);
+    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, host, resolve));
+    return `http://${host}:${(server.address() as AddressInfo).port}`;
+  };
+  const here = await listen('127.0.0.1');
+  const url = DRIVER === 'local' ? here : await listen(await gatewayOfNetwork());
+  return {
+    url,
+    here,
+    close() {
+      for (const server of servers) {
+        server.close();
+        server.closeAllConnections();
+      }
+    },
+  };
+}
+
+/** This machine's address on the sandboxes' network, which the service takes as it finds it. */
+async function gatewayOfNetwork(): Promise<string> {
+  await docker
+    .createNetwork({
+      Name: NETWORK,
+      CheckDuplicate: true,
+      Driver: 'bridge',
+      Options: { 'com.docker.network.bridge.enable_icc': 'false' },
+    })
+    .catch((err: { statusCode?: number }) => assert.equal(err.statusCode, 409));
+  const info = await docker.getNetwork(NETWORK).inspect();
+  return info.IPAM?.Config?.[0]?.Gateway ?? assert.fail(`${NETWORK} has no gateway`);
+}
+
+export interface Process {
+  readonly pid: number;
+  readonly command: string;
+}
+
+/** Where a sandbox's processes are looked for: the service that made it. */
+interface Home {
+  readonly runDir: string;
+  readonly driver: DriverName;
+}
+
+/** A sandbox's processes; their numbers are the container's own where it has one. */
+export async function processesOf(home: Home, sandboxId: string): Promise<Process[]> {
+  if (home.driver === 'local') {
+    return pidsBelow(folderOf(home.runDir, sandboxId)).map((pid) => ({ pid, command: commandOf(pid) }));
+  }
+  const line = 'for p in /proc/[0-9]*; do echo "$(basename $p) $(tr "\\0" " " <$p/cmdline)"; done 2>/dev/null';
+  const { text } = await inside(sandboxId, line);
+  return text.split('\n').flatMap((row) => {
+    const [, pid, command] = /^(\d+) (.+)$/.exec(row) ?? [];
+    return pid && command && !command.startsWith('sh -c') ? [{ pid: Number(pid), command: command.trim() }] : [];
+  });
+}
+
+/** The environment of one of them, as its sandbox's own user may read it. */
+export async function environmentOf(home: Home, sandboxId: string, pid: number): Promise<string> {
+  if (home.driver === 'docker') return (await inside(sandboxId, `cat /proc/${pid}/environ`)).text;
+  return readFileSync(`/proc/${pid}/environ`, 'latin1');
+}
+
+/** What tells each part of a sandbox from its other processes. */
+const PARTS = {
+  runtime: (command: string) => /^\S*node .*runtime\.json/.test(command),
+  // Chromium writes its own command line anew; its children have a type, its crash handler another program.
+  chromium: (command: string) => /chromium\/chromium .*--user-data-dir=/.test(command) && !command.includes('--type='),
+} as const;
+
+/** Sends a signal to one part of a sandbox. */
+export async function signalPart(
+  home: Home,
+  sandboxId: string,
+  part: keyof typeof PARTS,
+  signal: NodeJS.Signals = 'SIGKILL',
+): Promise<void> {
+  const all = await processesOf(home, sandboxId);
+  const found = all.filter((process) => PARTS[part](process.command));
+  assert.equal(found.length, 1, `one ${part} in ${JSON.stringify(all)}`);
+  const pid = found[0]?.pid as number;
+  if (home.driver === 'local') process.kill(pid, signal);
+  else assert.ok((await inside(sandboxId, `kill -${signal.slice(3)} ${pid}`)).ok);
+}
+
+/** Settings for a service whose sandboxes have another program for a browser. What it takes is removed by {@link clearEngine}. */
+export async function envWithBrowser(program: string, driver = DRIVER): Promise<Record<string, string>> {
+  if (driver === 'local') return { BERTH_CHROMIUM: program };
+  const browser = '/usr/lib/chromium/chromium';
+  const Cmd = ['-c', `rm ${browser} && ln -s ${program} ${browser}`];
+  const container = await docker.createContainer({ Image: 'berth-runtime', User: '0:0', Entrypoint: ['sh'], Cmd });
+  const tag = program.replaceAll('/', '-').slice(1);
+  try {
+    await container.start();
+    assert.equal((await container.wait()).StatusCode, 0);
+    const { Config } = await docker.getImage('berth-runtime').inspect();
+    const { User, Entrypoint } = Config;
+    await container.commit({ repo: NETWORK, tag, User, Entrypoint, Cmd: [] });
+  } finally {
+    await container.remove({ force: true });
+  }
+  return { BERTH_RUNTIME_IMAGE: `${NETWORK}:${tag}` };
+}
+
+/** The engine's id of a sandbox's container; empty when there is none. */
+export async function containerOf(sandboxId: string): Promise<string> {
+  const found = await docker.listContainers({ all: true, filters: { label: [`berth.id=${sandboxId}`] } });
+  return found[0]?.Id ?? '';
+}
+
+/** Runs a shell line in the sandbox as its own user; what it prints, and how it ended. */
+export async function inside(sandboxId: string, line: string): Promise<{ ok: boolean; text: string }> {
+  const args = ['-H', `unix://${ENGINE_SOCKET}`, 'exec', await containerOf(sandboxId), 'sh', '-c', line];
+  return promisify(execFile)('docker', args, { timeout: 30_000, maxBuffer: 16 * 1024 * 1024 }).then(
+    ({ stdout, stderr }) => ({ ok: true, text: stdout + stderr }),
+    (err: { stdout?: string; stderr?: string }) => ({ ok: false, text: `${err.stdout}${err.stderr}` }),
+  );
+}
+
+/** What still runs of the sandboxes of a service, as sentences. */
+export async function runningIn(home: Home): Promise<string[]> {
+  if (home.driver === 'local') return pidsBelow(home.runDir).map((pid) => `process ${pid} ${commandOf(pid)}`);
+  return (await containers()).filter((c) => c.State === 'running').map((c) => `container ${c.Names[0]}`);
+}
+
+/** The containers that this test file's sandboxes have or had, as sentences. */
+export async function containersLeft(): Promise<string[]> {
+  return (await containers()).map((c) => `container ${c.Names[0]} ${c.State}`);
+}
+
+export async function networkLeft(): Promise<boolean> {
+  return (await docker.listNetworks()).some((network) => network.Name === NETWORK);
+}
+
+/** Removes what this test file's sandboxes may have left in the engine. */
+export async function clearEngine(): Promise<void> {
+  for (const { Id } of await containers()) await docker.getContainer(Id).remove({ force: true, v: true });
+  if (await networkLeft()) await docker.getNetwork(NETWORK).remove();
+  const images = await docker.listImages({ filters: { reference: [NETWORK] } });
+  for (const { Id } of images) await docker.getImage(Id).remove({ force: true });
+}
+
+async function containers() {
+  return (await docker.listContainers({ all: true })).filter((c) => NETWORK in c.NetworkSettings.Networks);
+}
+
+/** Processes that belong to sandboxes below this folder, by command line or environment; zombies do not count. */
+export function pidsBelow(folder: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid > 1 && pid !== process.pid && mentions(pid, `${folder}/`));
+}
+
+function mentions(pid: number, text: string): boolean {
+  try {
+    const cmdline = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+    return cmdline !== '' && (cmdline.includes(text) || readFileSync(`/proc/${pid}/environ`, 'latin1').includes(text));
+  } catch {
+    return false; // gone meanwhile
+  }
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
+  } catch {
+    return '(gone meanwhile)';
+  }
+}
+
+/** Sockets of X servers that are dead and were those of a sandbox's own user. */
+export function deadXSockets(): string[] {
+  const listening = readFileSync('/proc/net/unix', 'utf8');
+  return readdirSync('/tmp/.X11-unix')
+    .map((name) => `/tmp/.X11-unix/${name}`)
+    .filter(
+      (path) =>
+        (statSync(path, { throwIfNoEntry: false })?.uid ?? 0) > 1_879_048_191 && !listening.includes(` ${path}\n`),
+    );
+}
