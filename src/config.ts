@@ -117,7 +117,8 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   dockerNetwork: {
     name: 'BERTH_DOCKER_NETWORK',
     default: 'berth-sandboxes',
-    meaning: 'Network of the containers; made when missing, such that they cannot reach each other.',
+    meaning:
+      "Network of the containers; made when missing, such that they cannot reach each other. On Podman the first part of their networks' names.",
     danger: 'One made by hand needs `com.docker.network.bridge.enable_icc=false`.',
     parse: parseName,
   },

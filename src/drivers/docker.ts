@@ -20,7 +20,7 @@ export interface DockerDriverOptions {
   /** The engine's unix socket. */
   readonly engineSocket: string;
   readonly image: string;
-  /** Created when missing, removed at the end when nobody uses it. */
+  /** Created when missing, removed at the end when nobody uses it. On Podman the beginning of the sandboxes' networks' names. */
   readonly network: string;
   /** Text of the seccomp profile. */
   readonly seccomp: string;
@@ -50,7 +50,10 @@ const LABEL = {
   spec: 'berth.spec',
 } as const;
 
-/** One hardened container per sandbox. The gateway reaches it through sockets in a folder that both see: no port is published. */
+/**
+ * One hardened container per sandbox. The gateway reaches it through sockets in a folder that both see: no port is published.
+ * The engine is Docker or Podman; Podman's Docker API differs where a comment here says so (tried: Podman 4.3.1).
+ */
 export class DockerDriver implements Driver {
   readonly name = 'docker';
   readonly #options: DockerDriverOptions;
@@ -58,6 +61,7 @@ export class DockerDriver implements Driver {
   /** Tells our containers from those of another Berth on the same engine. */
   readonly #service: string;
   #network: Promise<void> | undefined;
+  #podman: boolean | undefined;
 
   constructor(options: DockerDriverOptions) {
     this.#options = options;
@@ -84,11 +88,11 @@ export class DockerDriver implements Driver {
     // Whatever an earlier sandbox of this id left, should the service have been killed while it removed that.
     await this.stop(spec.id);
     try {
-      this.#network ??= this.#ensureNetwork();
-      await Promise.all([this.#network.catch((err) => this.#forgetNetwork(err)), this.#prepareFolders(spec)]);
+      const podman = await this.#isPodman();
+      await Promise.all([this.#networkFor(spec.id, podman), this.#prepareFolders(spec)]);
       signal.throwIfAborted();
       // Neither call is cut short: the engine would finish it all the same, after we had removed what was not there yet.
-      const container = await this.#docker.createContainer(this.#containerOf(spec));
+      const container = await this.#docker.createContainer(this.#containerOf(spec, podman));
       signal.throwIfAborted();
       await container.start();
       await this.#awaitSocket(spec.id, container, signal);
@@ -107,9 +111,12 @@ export class DockerDriver implements Driver {
 
   async stop(id: string): Promise<void> {
     const container = this.#docker.getContainer(this.#nameOf(id));
+    // Podman's forced removal first waits for as long as StopTimeout says. What goes wrong here the removal tells as well.
+    await container.kill().catch(() => {});
     // 409: somebody is removing it already.
     await container.remove({ force: true, v: true }).catch(onlyStatus(404, 409));
     for (let i = 0; (await container.inspect().catch(onlyStatus(404))) && i < 100; i++) await sleep(100);
+    if (await this.#isPodman()) await this.#docker.getNetwork(this.#ownNetwork(id)).remove().catch(unlessUsed);
     await rm(this.#dirOf(id), { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
   }
 
@@ -117,7 +124,11 @@ export class DockerDriver implements Driver {
     const filters = { label: [`${LABEL.service}=${this.#service}`] };
     const containers = await this.#docker.listContainers({ all: true, filters });
     const found = await Promise.all(containers.map((c) => this.#foundOf(c)));
-    // Folders whose container is gone: the service was killed between removing the two.
+    // Networks and folders whose container is gone: the service was killed between removing the two.
+    const ids = new Set(found.map((f) => f.spec.id));
+    for (const { Name, Labels } of await this.#docker.listNetworks({ filters })) {
+      if (!ids.has(Labels?.[LABEL.id] ?? '')) await this.#docker.getNetwork(Name).remove().catch(unlessUsed);
+    }
     const dirs = new Set(found.map((f) => this.#dirOf(f.spec.id)));
     for (const name of await readdir(this.#options.runDir).catch(() => [])) {
       const dir = join(this.#options.runDir, name);
@@ -140,10 +151,8 @@ export class DockerDriver implements Driver {
 
   /** Removes the network when no other service's sandboxes are on it. */
   async close(): Promise<void> {
-    await this.#docker
-      .getNetwork(this.#options.network)
-      .remove()
-      .catch(onlyStatus(403, 404, 409));
+    if (await this.#isPodman()) return;
+    await this.#docker.getNetwork(this.#options.network).remove().catch(unlessUsed);
   }
 
   async #foundOf(container: Docker.ContainerInfo): Promise<FoundSandbox> {
@@ -169,6 +178,16 @@ export class DockerDriver implements Driver {
     return `berth-${this.#service.slice(0, 8)}-${id}`;
   }
 
+  /** The network of one sandbox, on Podman. */
+  #ownNetwork(id: string): string {
+    return `${this.#options.network}-${this.#nameOf(id)}`;
+  }
+
+  /** Lies beside the folder that the container sees. */
+  #seccompFileOf(id: string): string {
+    return join(this.#dirOf(id), 'seccomp.json');
+  }
+
   #recordingsOf(id: string): string {
     return join(this.#options.dataDir, 'recordings', id);
   }
@@ -189,7 +208,7 @@ export class DockerDriver implements Driver {
   }
 
   async #prepareFolders(spec: SandboxSpec): Promise<void> {
-    const { runDir, startTimeoutSeconds } = this.#options;
+    const { runDir, seccomp, startTimeoutSeconds } = this.#options;
     const { uid, gid } = this.#user;
     const mount = join(this.#dirOf(spec.id), 'm');
     await prepareRunDir(runDir);
@@ -217,9 +236,11 @@ export class DockerDriver implements Driver {
     await writeFile(file, JSON.stringify(config), { mode: 0o400, flag: 'wx' });
     await chown(file, uid, gid);
     await chmod(file, 0o400);
+    // For Podman, which takes no other form of it.
+    await writeFile(this.#seccompFileOf(spec.id), seccomp, { mode: 0o400, flag: 'wx' });
   }
 
-  #containerOf(spec: SandboxSpec): Docker.ContainerCreateOptions {
+  #containerOf(spec: SandboxSpec, podman: boolean): Docker.ContainerCreateOptions {
     const { image, network, seccomp, limits } = this.#options;
     const { uid, gid } = this.#user;
     const memory = limits.memoryMb * 1024 * 1024;
@@ -239,7 +260,7 @@ export class DockerDriver implements Driver {
       // Longer than ffmpeg is given to finish its file.
       StopTimeout: 30,
       HostConfig: {
-        NetworkMode: network,
+        NetworkMode: podman ? this.#ownNetwork(spec.id) : network,
         Binds: [
           `${join(this.#dirOf(spec.id), 'm')}:${INSIDE.mount}`,
           `${this.#recordingsOf(spec.id)}:${INSIDE.recordings}`,
@@ -247,10 +268,14 @@ export class DockerDriver implements Driver {
         ReadonlyRootfs: true,
         Tmpfs: {
           '/tmp': 'rw,nosuid,nodev,noexec,size=64m,mode=1777',
-          '/sandbox': `rw,nosuid,nodev,noexec,size=${SCRATCH_MB}m,mode=0700,uid=${uid},gid=${gid}`,
+          // Podman adds a writable one, where programs could be put and run, unless there is one already.
+          '/var/tmp': 'ro,nosuid,nodev,noexec,size=64k',
+          // Podman refuses uid and gid here; its U means the container's own user.
+          '/sandbox': `rw,nosuid,nodev,noexec,size=${SCRATCH_MB}m,mode=0700,${podman ? 'U' : `uid=${uid},gid=${gid}`}`,
         },
         CapDrop: ['ALL'],
-        SecurityOpt: ['no-new-privileges', `seccomp=${seccomp}`],
+        // Docker takes the text only, Podman (up to 5 at least) the path of a file only.
+        SecurityOpt: ['no-new-privileges', `seccomp=${podman ? this.#seccompFileOf(spec.id) : seccomp}`],
         PidsLimit: limits.pids,
         Memory: memory,
         // The same number: no swap.
@@ -279,8 +304,25 @@ export class DockerDriver implements Driver {
     }
   }
 
-  async #ensureNetwork(): Promise<void> {
-    const { network } = this.#options;
+  /** Asks once: the two engines contradict each other (seccomp) or promise what they do not keep (icc), and say so in no other way. */
+  async #isPodman(): Promise<boolean> {
+    this.#podman ??= ((await this.#docker.version()).Components ?? []).some((c) => c.Name === 'Podman Engine');
+    return this.#podman;
+  }
+
+  /** A network on which the sandbox reaches no other sandbox. */
+  #networkFor(id: string, podman: boolean): Promise<void> {
+    // Podman ignores enable_icc: containers on one network always reach each other. But it isolates each network that was
+    // made through this API from all others made so, hence a network for each sandbox.
+    if (podman) {
+      return this.#ensureNetwork(this.#ownNetwork(id), { [LABEL.service]: this.#service, [LABEL.id]: id });
+    }
+    // One for all, since Docker by default has no room for more than some thirty networks.
+    this.#network ??= this.#ensureNetwork(this.#options.network, { 'berth.network': '1' });
+    return this.#network.catch((err) => this.#forgetNetwork(err));
+  }
+
+  async #ensureNetwork(network: string, labels: Record<string, string>): Promise<void> {
     if (await this.#docker.getNetwork(network).inspect().catch(onlyStatus(404))) return;
     await this.#docker
       .createNetwork({
@@ -289,7 +331,7 @@ export class DockerDriver implements Driver {
         Driver: 'bridge',
         // Containers on it cannot reach each other (the engine's "inter-container communication").
         Options: { 'com.docker.network.bridge.enable_icc': 'false' },
-        Labels: { 'berth.network': '1' },
+        Labels: labels,
       })
       // Another start or service was faster.
       .catch(onlyStatus(409));
@@ -307,6 +349,11 @@ function onlyStatus(...statuses: number[]): (err: { statusCode?: number }) => un
     if (err.statusCode !== undefined && statuses.includes(err.statusCode)) return undefined;
     throw err;
   };
+}
+
+/** Removing a network is refused while a container is on it: Docker with 403 or 409, Podman with 500. */
+function unlessUsed(err: { statusCode?: number; message?: string }): void {
+  if (!err.message?.includes('network is being used')) onlyStatus(403, 404, 409)(err);
 }
 
 function accepts(endpoint: RuntimeAddress['endpoint']): Promise<boolean> {

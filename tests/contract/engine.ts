@@ -46,12 +46,17 @@ export function seccompProfile(): string {
   return JSON.stringify(JSON.parse(readFileSync(file, 'utf8')));
 }
 
-/** Containers of the sandboxes whose folders lie in this run folder. */
+/** Containers on this network or, on Podman, on those whose names begin with it, and the latter networks. */
 export async function containersOn(network: string): Promise<string[]> {
-  const all = await docker.listContainers({ all: true });
-  return all
-    .filter((c) => Object.keys(c.NetworkSettings.Networks).includes(network))
-    .map((c) => `container ${c.Names[0]} ${c.State}`);
+  const own = (name: string): boolean => name.startsWith(`${network}-`);
+  const containers = await docker.listContainers({ all: true });
+  const networks = await docker.listNetworks();
+  return [
+    ...containers
+      .filter((c) => Object.keys(c.NetworkSettings.Networks).some((name) => name === network || own(name)))
+      .map((c) => `container ${c.Names[0]} ${c.State}`),
+    ...networks.filter((n) => own(n.Name)).map((n) => `network ${n.Name}`),
+  ];
 }
 
 export { DockerDriver };
