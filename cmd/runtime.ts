@@ -15,7 +15,8 @@ const supervisor = new Supervisor(config, () => {
 });
 const server = new RuntimeServer(config, supervisor);
 
-process.on('SIGTERM', () => void supervisor.end('deleted'));
+// Not ours: an engine or a machine that goes down asks so. The recording gets its end all the same.
+process.on('SIGTERM', () => void supervisor.end('failed: it was stopped from outside (SIGTERM)'));
 // The service's terminal is not ours: a Ctrl-C there is for the service, which decides about its sandboxes.
 process.on('SIGINT', () => {});
 process.on('uncaughtException', (err) => {

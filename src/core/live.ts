@@ -32,6 +32,8 @@ interface LiveOptions {
   readonly startTimeoutSeconds: number;
   readonly log: Log;
   readonly onEnded: (ended: EndedSandbox) => Promise<void>;
+  /** The driver could not remove it, as when its engine is away. */
+  readonly onNotRemoved: () => void;
 }
 
 /** How long a client that joins waits for a browser that is being started again, in milliseconds. */
@@ -89,9 +91,9 @@ export class LiveSandbox {
       const sentence = err instanceof Error ? err.message : String(err);
       const why = caller?.aborted
         ? 'the caller went away before it was ready'
-        : limit.aborted
+        : limit.aborted && !(err instanceof AppError && err.errorName === 'START_FAILED')
           ? 'it was not ready in time'
-          : sentence;
+          : sentence.replace(/^The sandbox did not start: /, '');
       await this.#destroy(this.#startAbort.signal.aborted ? 'deleted' : `failed: ${why}`);
       const ended = this.#ended?.endedReason ?? why;
       throw err instanceof AppError && err.errorName === 'START_FAILED'
@@ -243,6 +245,7 @@ export class LiveSandbox {
       await this.#options.driver.stop(this.spec.id);
     } catch (err) {
       this.#options.log.error({ sandboxId: this.spec.id, err }, 'the driver could not remove a sandbox');
+      this.#options.onNotRemoved();
     }
     // Seen as ended only once its room is free for the next one.
     await this.#options.onEnded(ended);

@@ -32,6 +32,8 @@ export interface SandboxesOptions {
   readonly log: Log;
 }
 
+/** How often the driver is asked again to remove what it could not remove, in milliseconds. */
+const REMOVE_AGAIN_MS = 5000;
 /** How long a WebSocket upgrade waits for a sandbox that is still starting, in milliseconds. */
 const READY_WAIT_MS = 30_000;
 
@@ -39,6 +41,9 @@ const READY_WAIT_MS = 30_000;
 export class Sandboxes {
   readonly #options: SandboxesOptions;
   readonly #live = new Map<string, LiveSandbox>();
+  /** Ended sandboxes of which something is left: their engine was away. */
+  readonly #unremoved = new Set<string>();
+  #removing: NodeJS.Timeout | undefined;
   #closing = false;
 
   constructor(options: SandboxesOptions) {
@@ -148,6 +153,7 @@ export class Sandboxes {
   /** Admits nobody any more; with `stop` ends every sandbox, else lets go of them: they live on by their own clocks. */
   async close(stop: boolean): Promise<void> {
     this.#closing = true;
+    clearTimeout(this.#removing);
     const all = [...this.#live.values()];
     await Promise.all(
       all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())),
@@ -180,9 +186,31 @@ export class Sandboxes {
         // By then the id may belong to a new one.
         if (this.#live.get(spec.id) === live) this.#live.delete(spec.id);
       },
+      onNotRemoved: () => {
+        this.#unremoved.add(spec.id);
+        this.#removeAgain();
+      },
     });
     this.#live.set(spec.id, live);
     return live;
+  }
+
+  /** Until it works. A start of the same id removes what is there by itself. */
+  #removeAgain(): void {
+    clearTimeout(this.#removing);
+    if (this.#unremoved.size === 0 || this.#closing) return;
+    this.#removing = setTimeout(async () => {
+      for (const id of this.#unremoved) {
+        try {
+          if (!this.#live.has(id)) await this.#options.driver.stop(id);
+          this.#unremoved.delete(id);
+        } catch {
+          break; // the engine is still away
+        }
+      }
+      this.#removeAgain();
+    }, REMOVE_AGAIN_MS);
+    this.#removing.unref();
   }
 
   #specOf(principal: Principal, input: CreateInput): SandboxSpec {

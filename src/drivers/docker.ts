@@ -60,6 +60,7 @@ export class DockerDriver implements Driver {
   readonly #docker: Docker;
   /** Tells our containers from those of another Berth on the same engine. */
   readonly #service: string;
+  /** The look for the network that is under way. */
   #network: Promise<void> | undefined;
   #podman: boolean | undefined;
 
@@ -294,11 +295,10 @@ export class DockerDriver implements Driver {
     const { endpoint } = this.#addressOf(id);
     for (let i = 1; ; i++) {
       if (await accepts(endpoint)) return;
-      signal.throwIfAborted();
-      if (i % 20 === 0 && !(await container.inspect()).State.Running) {
-        const tail = (await container.logs({ stdout: true, stderr: true, tail: 5 })).toString('latin1');
-        const why = (await this.autopsy(id)) ?? 'failed';
-        throw new AppError('START_FAILED', `The sandbox did not start: ${why}: ${printable(tail)}`);
+      const late = signal.aborted;
+      if (late || (i % 20 === 0 && !(await container.inspect()).State.Running)) {
+        const why = late ? 'its runtime did not answer' : ((await this.autopsy(id)) ?? 'failed');
+        throw new AppError('START_FAILED', `The sandbox did not start: ${why}${await lastWords(container)}`);
       }
       await sleep(10);
     }
@@ -317,9 +317,12 @@ export class DockerDriver implements Driver {
     if (podman) {
       return this.#ensureNetwork(this.#ownNetwork(id), { [LABEL.service]: this.#service, [LABEL.id]: id });
     }
-    // One for all, since Docker by default has no room for more than some thirty networks.
-    this.#network ??= this.#ensureNetwork(this.#options.network, { 'berth.network': '1' });
-    return this.#network.catch((err) => this.#forgetNetwork(err));
+    // One for all, since Docker by default has no room for more than some thirty networks. Looked for before each start, since
+    // `docker network prune` takes it away whenever no sandbox is there; one look for all that start at once.
+    this.#network ??= this.#ensureNetwork(this.#options.network, { 'berth.network': '1' }).finally(() => {
+      this.#network = undefined;
+    });
+    return this.#network;
   }
 
   async #ensureNetwork(network: string, labels: Record<string, string>): Promise<void> {
@@ -335,11 +338,6 @@ export class DockerDriver implements Driver {
       })
       // Another start or service was faster.
       .catch(onlyStatus(409));
-  }
-
-  #forgetNetwork(err: unknown): never {
-    this.#network = undefined;
-    throw err;
   }
 }
 
@@ -388,10 +386,14 @@ async function readEnd(file: string): Promise<{ reason: EndedReason; at: number 
   }
 }
 
-/** Log output without the engine's frame headers and other bytes that a sentence cannot have. */
-function printable(text: string): string {
-  return text
+/** The end of a container's log, to end a sentence that says why it failed: a colon and the words, or nothing. */
+async function lastWords(container: Docker.Container): Promise<string> {
+  const log = await container.logs({ stdout: true, stderr: true, tail: 5 }).catch(() => Buffer.alloc(0));
+  // Without the engine's frame headers and other bytes that a sentence cannot have.
+  const words = log
+    .toString('latin1')
     .replace(/[^\x20-\x7e]+/g, ' ')
     .trim()
     .slice(-500);
+  return words === '' ? '' : `: ${words}`;
 }

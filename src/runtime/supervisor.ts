@@ -7,6 +7,7 @@ import { removeTracesOfX } from '../core/xtraces.ts';
 import { Activity } from './activity.ts';
 import { type DevTools, startBrowser } from './browser.ts';
 import { prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
+import { oomKills } from './memory.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
 import { startVnc } from './vnc.ts';
@@ -31,6 +32,7 @@ export class Supervisor {
   #xvfb: ReturnType<typeof startXvfb> | undefined;
   #recorder: Recorder | undefined;
   readonly #keepers: { openbox?: Keeper; vnc?: Keeper; browser?: Keeper } = {};
+  readonly #oomKillsBefore = oomKills();
   readonly #startAbort = new AbortController();
   #timer: NodeJS.Timeout | undefined;
 
@@ -147,8 +149,15 @@ export class Supervisor {
 
   /** Ends the sandbox: recorder first, so that its file is whole, then everything else. One end for all callers. */
   end(reason: EndedReason): Promise<void> {
-    this.#ending ??= this.#end(reason);
+    this.#ending ??= this.#end(this.#explained(reason));
     return this.#ending;
+  }
+
+  /** A part that was killed while the kernel killed for want of memory was most likely killed for that. */
+  #explained(reason: EndedReason): EndedReason {
+    if (!reason.startsWith('failed: ') || !reason.includes('SIGKILL') || oomKills() === this.#oomKillsBefore)
+      return reason;
+    return `failed: out of memory: ${reason.slice('failed: '.length)}`;
   }
 
   async #end(reason: EndedReason): Promise<void> {

@@ -463,7 +463,7 @@ describe('a service that is asked for nonsense', () => {
 describe('a service whose browser does not start', () => {
   let service: Service;
   before(async () => {
-    service = await startService({ env: await envWithBrowser('/bin/false') });
+    service = await startService({ env: await envWithBrowser('exit 1') });
   });
   after(async () => {
     await service.stop().finally(() => service.clean());

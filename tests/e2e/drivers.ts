@@ -1,10 +1,13 @@
 /** What the end-to-end tests have to know about the driver below the service, and nothing of what they test depends on. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type Docker from 'dockerode';
 import { folderOf } from '../../src/drivers/folders.ts';
 import { docker, ENGINE_SOCKET } from '../contract/engine.ts';
 
@@ -118,18 +121,27 @@ export async function signalPart(
   else assert.ok((await inside(sandboxId, `kill -${signal.slice(3)} ${pid}`)).ok);
 }
 
-/** Settings for a service whose sandboxes have another program for a browser. What it takes is removed by {@link clearEngine}. */
-export async function envWithBrowser(program: string, driver = DRIVER): Promise<Record<string, string>> {
-  if (driver === 'local') return { BERTH_CHROMIUM: program };
-  const browser = '/usr/lib/chromium/chromium';
-  const Cmd = ['-c', `rm ${browser} && ln -s ${program} ${browser}`];
+let made = 0;
+
+/** Settings for a service in whose sandboxes this shell script is the browser. What it takes is removed in the end. */
+export async function envWithBrowser(script: string, driver = DRIVER): Promise<Record<string, string>> {
+  if (driver === 'docker') return envWithFile('/usr/lib/chromium/chromium', `#!/bin/sh\n${script}\n`);
+  const file = join(tmpdir(), `bt-browser-${process.pid}-${++made}`);
+  writeFileSync(file, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  process.once('exit', () => rmSync(file));
+  return { BERTH_CHROMIUM: file };
+}
+
+/** Settings for the sandbox image with one file replaced; the image is removed by {@link clearEngine}. */
+export async function envWithFile(path: string, content: string): Promise<Record<string, string>> {
+  // Removed first: what is there may be a link to something that the image needs.
+  const Cmd = ['-c', `rm ${path} && printf %s "$0" >${path} && chmod 755 ${path}`, content];
   const container = await docker.createContainer({ Image: 'berth-runtime', User: '0:0', Entrypoint: ['sh'], Cmd });
-  const tag = program.replaceAll('/', '-').slice(1);
+  const tag = String(++made);
   try {
     await container.start();
     assert.equal((await container.wait()).StatusCode, 0);
-    const { Config } = await docker.getImage('berth-runtime').inspect();
-    const { User, Entrypoint } = Config;
+    const { User, Entrypoint } = (await docker.getImage('berth-runtime').inspect()).Config;
     await container.commit({ repo: NETWORK, tag, User, Entrypoint, Cmd: [] });
   } finally {
     await container.remove({ force: true });
@@ -163,20 +175,26 @@ export async function containersLeft(): Promise<string[]> {
   return (await containers()).map((c) => `container ${c.Names[0]} ${c.State}`);
 }
 
-export async function networkLeft(): Promise<boolean> {
-  return (await docker.listNetworks()).some((network) => network.Name === NETWORK);
+export async function networksLeft(): Promise<string[]> {
+  return (await docker.listNetworks()).map((network) => network.Name).filter(isOurs);
 }
 
 /** Removes what this test file's sandboxes may have left in the engine. */
 export async function clearEngine(): Promise<void> {
   for (const { Id } of await containers()) await docker.getContainer(Id).remove({ force: true, v: true });
-  if (await networkLeft()) await docker.getNetwork(NETWORK).remove();
+  for (const name of await networksLeft()) await docker.getNetwork(name).remove();
   const images = await docker.listImages({ filters: { reference: [NETWORK] } });
   for (const { Id } of images) await docker.getImage(Id).remove({ force: true });
 }
 
-async function containers() {
-  return (await docker.listContainers({ all: true })).filter((c) => NETWORK in c.NetworkSettings.Networks);
+async function containers(): Promise<Docker.ContainerInfo[]> {
+  const all = await docker.listContainers({ all: true });
+  return all.filter((c) => Object.keys(c.NetworkSettings.Networks).some(isOurs));
+}
+
+/** On Podman each sandbox has a network of its own, whose name begins with the one that was set. */
+function isOurs(network: string): boolean {
+  return network === NETWORK || network.startsWith(`${NETWORK}-`);
 }
 
 /** Processes that belong to sandboxes below this folder, by command line or environment; zombies do not count. */

@@ -13,7 +13,7 @@ import {
   type DriverName,
   deadXSockets,
   driverEnv,
-  networkLeft,
+  networksLeft,
   pidsBelow,
   runningIn,
 } from './drivers.ts';
@@ -43,6 +43,8 @@ export interface ServiceOptions {
   readonly apiKey?: string;
   /** Default: the driver that this test file is run on. */
   readonly driver?: DriverName;
+  /** Its folders lie in this one, which stays. Default: a folder of its own, which goes. */
+  readonly base?: string;
   /** Continue on the folders of an earlier service (after {@link Service.kill}). */
   readonly on?: Service;
 }
@@ -52,7 +54,7 @@ let deadBefore: ReadonlySet<string> | undefined;
 
 /** Starts a service and waits, at most 30 s, until it serves. */
 export async function startService(options: ServiceOptions = {}): Promise<Service> {
-  const base = options.on ? undefined : mkdtempSync(join(tmpdir(), 'bt-'));
+  const base = options.on ? undefined : mkdtempSync(join(options.base ?? tmpdir(), 'bt-'));
   // The users of the sandboxes have to get through to their own folders.
   if (base) chmodSync(base, 0o711);
   const dataDir = options.on?.dataDir ?? join(base as string, 'd');
@@ -78,7 +80,11 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   let url: string | undefined;
   while (!url) {
     url = /"url":"([^"]+)"/.exec(log)?.[1];
-    if (child.exitCode !== null || Date.now() > deadline) throw new Error(`the service did not start: ${log}`);
+    if (child.exitCode !== null || Date.now() > deadline) {
+      child.kill('SIGKILL');
+      if (base) rmSync(base, { recursive: true, force: true });
+      throw new Error(`the service did not start: ${log}`);
+    }
     await sleep(20);
   }
   const end = async (signal: NodeJS.Signals): Promise<void> => {
@@ -101,7 +107,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
         `the service ended with ${child.exitCode ?? child.signalCode}: ${log.slice(-2000)}`,
       );
       await assertNothingLeft(service);
-      if (driver === 'docker') assert.equal(await networkLeft(), false, `the network is left`);
+      if (driver === 'docker') assert.deepEqual(await networksLeft(), []);
       rmSync(join(dataDir, '..'), { recursive: true, force: true });
     },
     kill: () => end('SIGKILL'),
