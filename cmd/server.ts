@@ -5,13 +5,15 @@ import { loadConfig } from '../src/config.ts';
 try {
   const config = loadConfig(process.env);
   const { PATH = '/usr/local/bin:/usr/bin:/bin', TZ } = process.env;
+  // Containers belong to their engine and outlive us by themselves; processes of this machine would be in their owner's way.
+  const onExit = config.onExit ?? (config.driver === 'docker' ? 'keep' : 'stop');
   const app = await startApp(config, TZ === undefined ? { PATH } : { PATH, TZ });
   let ending = false;
   const end = (signal: NodeJS.Signals): void => {
     if (ending) process.exit(130);
     ending = true;
-    app.log.info({ signal, sandboxes: config.onExit }, 'shutting down');
-    app.close(config.onExit === 'stop').then(
+    app.log.info({ signal, sandboxes: onExit }, 'shutting down');
+    app.close(onExit === 'stop').then(
       () => process.exit(0),
       (err: unknown) => {
         app.log.error({ err }, 'shutting down failed');

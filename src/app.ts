@@ -10,6 +10,7 @@ import { Api } from './api/server.ts';
 import type { Config } from './config.ts';
 import { Access } from './core/access.ts';
 import type { Driver } from './core/contracts.ts';
+import { AppError } from './core/errors.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { Gateway } from './gateway/server.ts';
@@ -66,7 +67,11 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       access,
       sandboxes,
       recordings,
-      ready: () => driver.check(),
+      ready: () => {
+        if (sandboxes.closing)
+          throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
+        return driver.check();
+      },
       openapiYaml: await readFile(inRoot('openapi.yaml'), 'utf8'),
       publicUrl: config.publicUrl,
       novncDir: join(dirname(require('@novnc/novnc')), '..'),
@@ -94,7 +99,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     port,
     log,
     async close(stopSandboxes) {
-      gateway.stopListening();
+      // Nobody new is admitted from here on, but the door stays open for those who ask how it goes.
       await sandboxes.close(stopSandboxes);
       gateway.close();
       await api.close();

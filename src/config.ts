@@ -49,7 +49,7 @@ export interface Config {
   readonly logLevel: LogLevel;
   readonly startTimeoutSeconds: number;
   /** What happens to running sandboxes when the service is asked to end. */
-  readonly onExit: 'stop' | 'keep';
+  readonly onExit: 'stop' | 'keep' | undefined;
 }
 
 /** One row of the table. `parse` throws the rest of the sentence that begins with the setting's name. */
@@ -198,11 +198,12 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   },
   onExit: {
     name: 'BERTH_ON_EXIT',
-    default: 'stop',
+    default: '',
+    defaultShown: '`keep` with containers, else `stop`',
     meaning:
       'On SIGTERM or Ctrl-C: `stop` ends all sandboxes; `keep` leaves them to their own clocks, and the next start takes them over.',
     danger: '`keep` leaves browsers running with nobody to reach them until then.',
-    parse: (text) => parseWord(text, ['stop', 'keep']),
+    parse: (text) => (text === '' ? undefined : parseWord(text, ['stop', 'keep'] as const)),
   },
 };
 

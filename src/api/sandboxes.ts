@@ -5,7 +5,7 @@ import { AppError } from '../core/errors.ts';
 import type { SandboxInfo } from '../core/live.ts';
 import { isoTime } from '../core/recording.ts';
 import { hasEnded, type SandboxState } from '../core/sandbox.ts';
-import type { CreateInput, Sandboxes } from '../core/sandboxes.ts';
+import type { ChangeInput, CreateInput, Sandboxes } from '../core/sandboxes.ts';
 import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 import type { Validator } from './validate.ts';
@@ -54,6 +54,18 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
   });
 
   router.get('/sandboxes/:id', (ctx) => answer(ctx, sandboxes.get(principalOf(ctx), idOf(ctx))));
+  router.patch('/sandboxes/:id', async (ctx) => {
+    const input = validator.body<ChangeInput>('changeSandbox', await readJson(ctx.req));
+    answer(ctx, await sandboxes.change(principalOf(ctx), idOf(ctx), input));
+  });
+  router.get('/sandboxes/:id/pages', async (ctx) => {
+    const pages = await sandboxes.pages(principalOf(ctx), idOf(ctx));
+    ctx.body = { code: 'SUCCESS', requestId: ctx.state.requestId, data: { pages } };
+  });
+  router.delete('/sandboxes/:id/pages/:page', async (ctx) => {
+    await sandboxes.closePage(principalOf(ctx), idOf(ctx), ctx.params.page ?? '');
+    ctx.status = 204;
+  });
   router.post('/sandboxes/:id/stop', async (ctx) => answer(ctx, await sandboxes.stop(principalOf(ctx), idOf(ctx))));
   router.delete('/sandboxes/:id', async (ctx) => answer(ctx, await sandboxes.stop(principalOf(ctx), idOf(ctx))));
   router.post('/sandboxes/:id/recordings/start', async (ctx) =>
@@ -88,6 +100,9 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
     ...(ended ? { endedAt: isoTime(ended.endedAt), endedReason: ended.endedReason } : {}),
     sandboxIdleTimeoutSeconds: spec.idleTimeoutSeconds,
     maxLifetimeSeconds: spec.maxLifetimeSeconds,
+    connectTimeoutSeconds: spec.connectTimeoutSeconds,
+    onBrowserClose: spec.onBrowserClose,
+    activity: spec.activity,
     expiresAt: isoTime(status?.expiresAt ?? spec.createdAt + spec.maxLifetimeSeconds * 1000),
     ...(status?.idleDeadline && !over ? { idleDeadline: isoTime(status.idleDeadline) } : {}),
     clients: over ? 0 : (status?.clients ?? 0),

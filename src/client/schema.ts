@@ -39,7 +39,8 @@ export interface paths {
         delete: operations["deleteSandbox"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Extend or shorten the life of a READY sandbox, or change its metadata. */
+        patch: operations["changeSandbox"];
         trace?: never;
     };
     "/sandboxes/{id}/stop": {
@@ -75,6 +76,45 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/pages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        /** The browser's tabs and how each is. One whose script lets nothing through is unresponsive, one without a process crashed. */
+        get: operations["listPages"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/pages/{page}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                page: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Close a tab, also one that is past answering. */
+        delete: operations["closePage"];
         options?: never;
         head?: never;
         patch?: never;
@@ -335,6 +375,10 @@ export interface components {
             sandboxIdleTimeoutSeconds?: number;
             /** @description Ends the sandbox at this age whatever happens. Default 21600. */
             maxLifetimeSeconds?: number;
+            /** @description Ends a sandbox that nobody has used this long after it was READY. Default 300. */
+            connectTimeoutSeconds?: number;
+            onBrowserClose?: components["schemas"]["BrowserClose"];
+            activity?: components["schemas"]["Activity"];
             /**
              * @description Default manual: recorded when a client asks.
              * @enum {string}
@@ -354,6 +398,36 @@ export interface components {
                 [key: string]: string;
             };
         };
+        ChangeSandbox: {
+            sandboxIdleTimeoutSeconds?: number;
+            /** @description Counted from the creation. */
+            maxLifetimeSeconds?: number;
+            activity?: components["schemas"]["Activity"];
+            /** @description Merged into what is there; null removes a key (RFC 7396). */
+            metadata?: {
+                [key: string]: string | null;
+            };
+        };
+        /**
+         * @description What a client's `Browser.close` does, which is what Puppeteer's `browser.close()` sends. restart (default): the browser
+         *     ends and a fresh one takes its place. terminate: the sandbox ends. keep: only that client's connection ends.
+         * @enum {string}
+         */
+        BrowserClose: "restart" | "terminate" | "keep";
+        /**
+         * @description What keeps the idle timeout from striking. any (default): messages of automation clients, and attached viewers.
+         *     automation: messages of automation clients alone.
+         * @enum {string}
+         */
+        Activity: "any" | "automation";
+        Page: {
+            /** @description DevTools' target id. */
+            id: string;
+            title: string;
+            url: string;
+            /** @enum {string} */
+            health: "ok" | "unresponsive" | "crashed";
+        };
         /** @enum {string} */
         SandboxState: "CREATING" | "READY" | "TERMINATED" | "FAILED";
         Sandbox: {
@@ -366,10 +440,13 @@ export interface components {
             lastUpdatedAt: string;
             /** Format: date-time */
             endedAt?: string;
-            /** @description idle_timeout, connect_timeout, max_lifetime, deleted, service_stopped, or failed: and a sentence */
+            /** @description idle_timeout, connect_timeout, max_lifetime, deleted, browser_closed, service_stopped, or failed: and a sentence */
             endedReason?: string;
             sandboxIdleTimeoutSeconds: number;
             maxLifetimeSeconds: number;
+            connectTimeoutSeconds: number;
+            onBrowserClose: components["schemas"]["BrowserClose"];
+            activity: components["schemas"]["Activity"];
             /** Format: date-time */
             expiresAt: string;
             /**
@@ -535,6 +612,10 @@ export interface components {
     pathItems: never;
 }
 export type SchemaCreateSandbox = components['schemas']['CreateSandbox'];
+export type SchemaChangeSandbox = components['schemas']['ChangeSandbox'];
+export type SchemaBrowserClose = components['schemas']['BrowserClose'];
+export type SchemaActivity = components['schemas']['Activity'];
+export type SchemaPage = components['schemas']['Page'];
 export type SchemaSandboxState = components['schemas']['SandboxState'];
 export type SchemaSandbox = components['schemas']['Sandbox'];
 export type SchemaSandboxAnswer = components['schemas']['SandboxAnswer'];
@@ -631,6 +712,25 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    changeSandbox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeSandbox"];
+            };
+        };
+        responses: {
+            200: components["responses"]["Sandbox"];
+            default: components["responses"]["Error"];
+        };
+    };
     stopSandbox: {
         parameters: {
             query?: never;
@@ -658,6 +758,58 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["Health"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listPages: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All tabs */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        code: "SUCCESS";
+                        requestId: string;
+                        data: {
+                            pages: components["schemas"]["Page"][];
+                        };
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    closePage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                page: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Closed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             default: components["responses"]["Error"];
         };
     };

@@ -1,7 +1,7 @@
 /**
  * Every plug on one screen. Rooms implement these; `app.ts` passes the implementations to whoever needs them.
  */
-import type { EndedReason, EndedSandbox, SandboxSpec, SandboxStatus } from './sandbox.ts';
+import type { EndedReason, EndedSandbox, PageInfo, SandboxChange, SandboxSpec, SandboxStatus } from './sandbox.ts';
 
 /** Where something listens: a unix socket, or a private TCP address. */
 export type Endpoint = { readonly path: string } | { readonly host: string; readonly port: number };
@@ -93,6 +93,12 @@ export interface RuntimeLink {
   stop(reason: EndedReason): Promise<void>;
   /** Starts or stops the recorder; idempotent. Resolves when the runtime has confirmed. */
   setRecording(on: boolean): Promise<void>;
+  /** The browser's tabs and how each is. Rejects while no browser is up. */
+  pages(): Promise<PageInfo[]>;
+  /** Closes a tab, also one that is past answering. False when there is none of this id. */
+  closePage(page: string): Promise<boolean>;
+  /** Changes limits or metadata; resolves when the runtime has them. */
+  change(change: SandboxChange): Promise<void>;
   /** Drops the connection without touching the sandbox. */
   close(): void;
 }

@@ -10,9 +10,12 @@ import {
 import { AppError } from './errors.ts';
 import { type AttachKind, type Attachment, Presence } from './presence.ts';
 import {
+  type BrowserClose,
   type EndedReason,
   type EndedSandbox,
   hasEnded,
+  type PageInfo,
+  type SandboxChange,
   type SandboxSpec,
   type SandboxState,
   type SandboxStatus,
@@ -36,6 +39,8 @@ interface LiveOptions {
   readonly onNotRemoved: () => void;
 }
 
+/** How long a browser that was told to close may take before new clients get it again, in milliseconds. */
+const CLOSING_MS = 5000;
 /** How long a client that joins waits for a browser that is being started again, in milliseconds. */
 const BROWSER_WAIT_MS = 10_000;
 /** A control connection that broke is opened again within this time, else the runtime counts as dead. */
@@ -43,7 +48,7 @@ const RELINK_MS = 2000;
 
 /** One sandbox that has not ended, seen from the service. */
 export class LiveSandbox {
-  readonly spec: SandboxSpec;
+  readonly #spec: SandboxSpec;
   readonly #options: LiveOptions;
   readonly #presence: Presence;
   /** Called after every change; each waiter looks for itself. */
@@ -54,16 +59,23 @@ export class LiveSandbox {
   #address: RuntimeAddress | undefined;
   #link: RuntimeLink | undefined;
   #ended: EndedSandbox | undefined;
+  /** Path of a browser that a client has just closed and that may still take connections. */
+  #closing: string | undefined;
   #finishing: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
   #released = false;
 
   constructor(spec: SandboxSpec, options: LiveOptions) {
-    this.spec = spec;
+    this.#spec = spec;
     this.#options = options;
     this.#presence = new Presence(spec.id, (clients, viewers, active) =>
       this.#link?.presence(clients, viewers, active),
     );
+  }
+
+  /** As it was created, and changed since. */
+  get spec(): SandboxSpec {
+    return { ...this.#spec, ...this.#status?.changes };
   }
 
   get state(): SandboxState {
@@ -127,13 +139,37 @@ export class LiveSandbox {
     await this.#link?.setRecording(on);
   }
 
+  /** Changes limits or metadata. Throws SANDBOX_ENDED. */
+  async change(change: SandboxChange): Promise<void> {
+    await this.#asked((link) => link.change(change));
+  }
+
+  /** The browser's tabs. Throws SANDBOX_ENDED, BROWSER_UNREACHABLE. */
+  async pages(): Promise<PageInfo[]> {
+    return this.#asked((link) => link.pages());
+  }
+
+  /** False when there is no tab of this id. */
+  async closePage(page: string): Promise<boolean> {
+    return this.#asked((link) => link.closePage(page));
+  }
+
+  async #asked<T>(ask: (link: RuntimeLink) => Promise<T>): Promise<T> {
+    this.#assertAlive();
+    if (!this.#link) throw new AppError('BROWSER_UNREACHABLE', 'The sandbox does not answer.');
+    return ask(this.#link).catch((err: Error) => {
+      throw new AppError('BROWSER_UNREACHABLE', `The browser cannot be asked: ${err.message}.`, {}, err);
+    });
+  }
+
   /** `not` is the path of a browser that was found dead: the next one is waited for. */
   async attach(kind: AttachKind, signal: AbortSignal, not?: string): Promise<Attachment> {
     const wait = AbortSignal.any([signal, AbortSignal.timeout(BROWSER_WAIT_MS)]);
     const up = (): boolean => {
       if (hasEnded(this.#state)) return true;
       if (kind === 'viewer') return this.#status?.vncSocket !== undefined;
-      return this.#status?.devtools !== undefined && this.#status.devtools.browserPath !== not;
+      const path = this.#status?.devtools?.browserPath;
+      return path !== undefined && path !== not && path !== this.#closing;
     };
     await this.#until(
       up,
@@ -146,7 +182,22 @@ export class LiveSandbox {
       kind,
       this.#wayOf(kind),
       kind === 'client' ? (this.#status?.devtools?.browserPath ?? '') : '',
+      () => this.#closeBrowser(),
     );
+  }
+
+  /** A client closes the browser. */
+  #closeBrowser(): BrowserClose {
+    const policy = this.spec.onBrowserClose;
+    if (policy === 'terminate') this.stop('browser_closed').catch(() => {}); // its outcome is the sandbox's state
+    if (policy !== 'restart') return policy;
+    const path = this.#status?.devtools?.browserPath;
+    this.#closing = path;
+    // One that does not end after all may be used again.
+    setTimeout(() => {
+      if (this.#closing === path) this.#closing = undefined;
+    }, CLOSING_MS).unref();
+    return policy;
   }
 
   #wayOf(kind: AttachKind): Way {

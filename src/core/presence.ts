@@ -1,4 +1,5 @@
 import type { Way } from './contracts.ts';
+import type { BrowserClose } from './sandbox.ts';
 
 /** client: drives the browser over CDP. viewer: sees the screen over RFB. */
 export type AttachKind = 'client' | 'viewer';
@@ -18,6 +19,8 @@ export interface Attachment {
   readonly browserPath: string;
   /** Called for each message from the client; cheap enough for the hot path. */
   active(): void;
+  /** The client is about to close the browser; answers what becomes of that, the sandbox's own part of it being under way. */
+  closeBrowser(): BrowserClose;
   /** Idempotent. */
   detach(): void;
   /** Called once when the sandbox ends; set it last, it may fire at once. */
@@ -45,7 +48,8 @@ export class Presence {
     this.#tell = tell;
   }
 
-  join(kind: AttachKind, way: Way, browserPath: string): Attachment {
+  /** `closeBrowser` is what the sandbox does about a client's `Browser.close`. */
+  join(kind: AttachKind, way: Way, browserPath: string, closeBrowser: () => BrowserClose): Attachment {
     let listener: ((ending: Ending) => void) | undefined;
     let ending: Ending | undefined;
     const entry: Entry = {
@@ -57,12 +61,17 @@ export class Presence {
       },
     };
     this.#attached.add(entry);
-    this.#say(true);
+    const isClient = kind === 'client';
+    this.#say(isClient);
     return {
       sandboxId: this.#sandboxId,
       way,
       browserPath,
-      active: () => this.#onActivity(),
+      // A viewer's messages say no more than that it is attached.
+      active: () => {
+        if (isClient) this.#onActivity();
+      },
+      closeBrowser,
       detach: () => {
         if (this.#attached.delete(entry)) this.#say(false);
       },
@@ -80,7 +89,7 @@ export class Presence {
 
   /** Says it again, to a runtime whose connection is new. */
   repeat(): void {
-    if (this.#attached.size > 0) this.#say(true);
+    if (this.#attached.size > 0) this.#say([...this.#attached].some(({ kind }) => kind === 'client'));
   }
 
   close(): void {

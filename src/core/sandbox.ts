@@ -21,7 +21,21 @@ export function hasEnded(state: SandboxState): boolean {
 /** off: never. manual: when a client asks with `?recording=true` or the recordings API. always: from the first frame on screen. */
 export type RecordingMode = 'off' | 'manual' | 'always';
 
-/** Everything that is fixed about a sandbox when it is created. Times are seconds; `createdAt` is Unix milliseconds. */
+/**
+ * What a client's `Browser.close` does, which is what Puppeteer's `browser.close()` sends. restart: the browser ends and a
+ * fresh one takes its place. terminate: the sandbox ends. keep: only that client's connection ends, tabs stay.
+ */
+export type BrowserClose = 'restart' | 'terminate' | 'keep';
+
+/** What keeps the idle timeout from striking. any: messages of automation clients and attached viewers. automation: the former alone. */
+export type ActivityKind = 'any' | 'automation';
+
+/** What may change about a sandbox after its creation. */
+export type SandboxChange = Partial<
+  Pick<SandboxSpec, 'idleTimeoutSeconds' | 'maxLifetimeSeconds' | 'activity' | 'metadata'>
+>;
+
+/** Everything that is said about a sandbox when it is created. Times are seconds; `createdAt` is Unix milliseconds. */
 export interface SandboxSpec {
   readonly id: string;
   readonly owner: string;
@@ -34,6 +48,8 @@ export interface SandboxSpec {
   readonly recordingFps: number;
   readonly recordingSegmentSeconds: number;
   readonly viewport: { readonly width: number; readonly height: number };
+  readonly onBrowserClose: BrowserClose;
+  readonly activity: ActivityKind;
   readonly metadata: Readonly<Record<string, string>>;
 }
 
@@ -43,6 +59,7 @@ export type EndedReason =
   | 'connect_timeout'
   | 'max_lifetime'
   | 'deleted'
+  | 'browser_closed'
   | 'service_stopped'
   | `failed: ${string}`;
 
@@ -61,6 +78,8 @@ export interface SandboxStatus {
   readonly endedReason?: EndedReason;
   /** Set as soon as the end has begun, so that clients hear the reason before their browser goes. */
   readonly endingReason?: EndedReason;
+  /** What was changed since the creation. */
+  readonly changes: SandboxChange;
   /** When the idle timeout strikes if nothing happens; null while a viewer is attached or before READY. */
   readonly idleDeadline: number | null;
   readonly expiresAt: number;
@@ -74,6 +93,15 @@ export interface SandboxStatus {
   readonly vncSocket?: string;
   /** Milliseconds from the runtime's start to each stage, for the answer to "what was slow". */
   readonly stages: Readonly<Record<string, number>>;
+}
+
+/** One tab of a sandbox's browser. unresponsive: its script lets nothing through. crashed: it has no process. */
+export interface PageInfo {
+  /** DevTools' target id. */
+  readonly id: string;
+  readonly title: string;
+  readonly url: string;
+  readonly health: 'ok' | 'unresponsive' | 'crashed';
 }
 
 /** The memory of a sandbox that is gone. */
@@ -99,5 +127,7 @@ export const DEFAULTS = {
   recording: 'manual',
   recordingFps: 10,
   recordingSegmentSeconds: 60,
+  onBrowserClose: 'restart',
+  activity: 'any',
   viewport: { width: 1280, height: 720 },
 } as const;

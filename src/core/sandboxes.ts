@@ -4,7 +4,14 @@ import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
 import { AppError } from './errors.ts';
 import { LiveSandbox, type SandboxInfo } from './live.ts';
 import type { AttachKind, Attachment } from './presence.ts';
-import { DEFAULTS, type RecordingMode, type SandboxSpec } from './sandbox.ts';
+import {
+  type ActivityKind,
+  type BrowserClose,
+  DEFAULTS,
+  type PageInfo,
+  type RecordingMode,
+  type SandboxSpec,
+} from './sandbox.ts';
 
 /** What a caller may ask for at creation; shapes and bounds are checked against openapi.yaml before it comes here. Seconds. */
 export interface CreateInput {
@@ -12,12 +19,26 @@ export interface CreateInput {
   readonly sandboxId?: string;
   readonly sandboxIdleTimeoutSeconds?: number;
   readonly maxLifetimeSeconds?: number;
+  readonly connectTimeoutSeconds?: number;
+  readonly onBrowserClose?: BrowserClose;
+  readonly activity?: ActivityKind;
   readonly recording?: RecordingMode;
   readonly recordingFps?: number;
   readonly recordingSegmentSeconds?: number;
   readonly viewport?: { readonly width: number; readonly height: number };
   readonly metadata?: Readonly<Record<string, string>>;
 }
+
+/** What a caller may change; null removes a key of the metadata (RFC 7396). Seconds. */
+export interface ChangeInput {
+  readonly sandboxIdleTimeoutSeconds?: number;
+  readonly maxLifetimeSeconds?: number;
+  readonly activity?: ActivityKind;
+  readonly metadata?: Readonly<Record<string, string | null>>;
+}
+
+/** Keys that the metadata of one sandbox may have. */
+const MAX_METADATA = 32;
 
 /** Defaults that a template gives to the fields a caller left out. */
 export type Template = Omit<CreateInput, 'templateName' | 'sandboxId'>;
@@ -120,6 +141,24 @@ export class Sandboxes {
     return this.get(principal, id);
   }
 
+  /**
+   * Extends or shortens the life of a READY sandbox, or changes its metadata. Lifetimes count from the creation, so one that
+   * is over already ends it. Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, INVALID_REQUEST.
+   */
+  async change(principal: Principal, id: string, input: ChangeInput): Promise<SandboxInfo> {
+    assertMayChange(principal);
+    this.get(principal, id);
+    const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
+    const { sandboxIdleTimeoutSeconds, maxLifetimeSeconds, activity } = input;
+    await live.change({
+      ...(sandboxIdleTimeoutSeconds === undefined ? {} : { idleTimeoutSeconds: sandboxIdleTimeoutSeconds }),
+      ...(maxLifetimeSeconds === undefined ? {} : { maxLifetimeSeconds }),
+      ...(activity === undefined ? {} : { activity }),
+      ...(input.metadata === undefined ? {} : { metadata: merged(live.spec.metadata, input.metadata) }),
+    });
+    return live.info;
+  }
+
   /** Starts or stops the recorder of a READY sandbox. Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY. */
   async setRecording(principal: Principal, id: string, on: boolean): Promise<SandboxInfo> {
     assertMayChange(principal);
@@ -127,6 +166,21 @@ export class Sandboxes {
     const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
     await live.setRecording(on);
     return live.info;
+  }
+
+  /** The tabs of a READY sandbox's browser and how each is. Throws as {@link setRecording}, and BROWSER_UNREACHABLE. */
+  async pages(principal: Principal, id: string): Promise<PageInfo[]> {
+    this.get(principal, id);
+    const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
+    return live.pages();
+  }
+
+  /** Closes a tab, also one that is past answering. Throws as {@link pages}, and NOT_FOUND. */
+  async closePage(principal: Principal, id: string, page: string): Promise<void> {
+    assertMayChange(principal);
+    this.get(principal, id);
+    const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
+    if (!(await live.closePage(page))) throw new AppError('NOT_FOUND', `The browser has no page ${page}.`);
   }
 
   /**
@@ -144,6 +198,11 @@ export class Sandboxes {
   activeRecording(id: string): string | undefined {
     const recorder = this.#live.get(id)?.info.status?.recorder;
     return recorder?.state === 'recording' ? recorder.sessionId : undefined;
+  }
+
+  /** Whether nobody is admitted any more. */
+  get closing(): boolean {
+    return this.#closing;
   }
 
   get count(): number {
@@ -230,14 +289,28 @@ export class Sandboxes {
       createdAt: Date.now(),
       idleTimeoutSeconds: asked.sandboxIdleTimeoutSeconds ?? DEFAULTS.idleTimeoutSeconds,
       maxLifetimeSeconds: asked.maxLifetimeSeconds ?? DEFAULTS.maxLifetimeSeconds,
-      connectTimeoutSeconds: DEFAULTS.connectTimeoutSeconds,
+      connectTimeoutSeconds: asked.connectTimeoutSeconds ?? DEFAULTS.connectTimeoutSeconds,
       recording: asked.recording ?? DEFAULTS.recording,
       recordingFps: asked.recordingFps ?? DEFAULTS.recordingFps,
       recordingSegmentSeconds: asked.recordingSegmentSeconds ?? DEFAULTS.recordingSegmentSeconds,
       viewport: asked.viewport ?? DEFAULTS.viewport,
+      onBrowserClose: asked.onBrowserClose ?? DEFAULTS.onBrowserClose,
+      activity: asked.activity ?? DEFAULTS.activity,
       metadata: asked.metadata ?? {},
     };
   }
+}
+
+/** Throws INVALID_REQUEST when there would be too many keys. */
+function merged(
+  before: Readonly<Record<string, string>>,
+  patch: Readonly<Record<string, string | null>>,
+): Record<string, string> {
+  const all = Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null);
+  if (all.length > MAX_METADATA) {
+    throw new AppError('INVALID_REQUEST', `metadata: must NOT have more than ${MAX_METADATA} properties`);
+  }
+  return Object.fromEntries(all);
 }
 
 function notFound(id: string): AppError {

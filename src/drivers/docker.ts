@@ -376,9 +376,10 @@ async function readEnd(file: string): Promise<{ reason: EndedReason; at: number 
     if (!stat.isFile() || stat.size > 64 * 1024) return undefined;
     const told = JSON.parse(await readFile(file, 'utf8')) as Partial<EndedSandbox>;
     const reason = String(told.endedReason);
-    const known = /^(idle_timeout|connect_timeout|max_lifetime|deleted|service_stopped|failed: .{1,1000})$/s.test(
-      reason,
-    );
+    const known =
+      /^(idle_timeout|connect_timeout|max_lifetime|deleted|browser_closed|service_stopped|failed: .{1,1000})$/s.test(
+        reason,
+      );
     if (!known || typeof told.endedAt !== 'number' || !(told.endedAt <= Date.now())) return undefined;
     return { reason: reason as EndedReason, at: told.endedAt };
   } catch {

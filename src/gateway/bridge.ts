@@ -1,5 +1,6 @@
 import type { WebSocket } from 'uWebSockets.js';
 import type { Attachment } from '../core/presence.ts';
+import { type BrowserCloseCall, browserCloseIn } from './close.ts';
 import type { Sink, Source } from './pump.ts';
 
 /** The client's side: over this many unsent bytes the source is paused, and resumed when half of them are gone. */
@@ -48,8 +49,19 @@ export class Bridge implements Sink {
   /** One whole message from the client. */
   onMessage(message: ArrayBuffer, binary: boolean): void {
     this.#attachment.active();
+    const close = browserCloseIn(message);
+    if (close && this.#closesBrowser(close)) return;
     this.#source.send(message, binary);
     if (this.#source.queued > MAX_QUEUED) this.end(1008, 'the browser does not read what is sent to it');
+  }
+
+  /** Whether the browser is not to hear of it. */
+  #closesBrowser(call: BrowserCloseCall): boolean {
+    const policy = this.#attachment.closeBrowser();
+    if (policy === 'restart') return false;
+    this.#ws?.send(JSON.stringify({ ...call, result: {} }), false);
+    if (policy === 'keep') this.end(1000, 'Browser.close: this sandbox keeps its browser (onBrowserClose)');
+    return true;
   }
 
   /** The client's socket has taken some of what was queued. */

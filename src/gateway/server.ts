@@ -31,9 +31,12 @@ export interface GatewayOptions {
 const LIBUS_LISTEN_EXCLUSIVE_PORT = 1;
 /** How long opening the connection inside the sandbox may take, in milliseconds. */
 const UPSTREAM_LIMIT_MS = 40_000;
-/** Load balancers drop silent connections after 60 s, so every client is pinged within half of that; without any answer for 120 s it is gone. */
+/**
+ * Load balancers drop silent connections after 60 s, so every client is pinged within half of that. One of which nothing was
+ * heard for 56 s (uWebSockets.js counts in steps of four) is gone, and no longer keeps its sandbox from being idle.
+ */
 const PING_EVERY_MS = 25_000;
-const SILENCE_SECONDS = 120;
+const SILENCE_SECONDS = 56;
 
 /** A request as it was when its callback ran; uWebSockets.js frees the original when that returns. */
 interface UpgradeRequest extends Credentials {

@@ -5,6 +5,8 @@ export interface LifeLimits {
   readonly idleMs: number;
   readonly connectMs: number;
   readonly maxLifetimeMs: number;
+  /** An attached viewer keeps the idle timeout from striking. */
+  readonly viewersCount: boolean;
 }
 
 interface Presence {
@@ -13,11 +15,11 @@ interface Presence {
 }
 
 /**
- * The clocks of one sandbox. Activity is a message from a client to the browser, or a viewer being attached. All
+ * The clocks of one sandbox. Activity is a message from a client to the browser, or a viewer being attached if those count. All
  * arithmetic is on a monotonic clock, so a change of the wall clock neither ends nor prolongs a sandbox.
  */
 export class Activity {
-  readonly #limits: LifeLimits;
+  #limits: LifeLimits;
   readonly #now: () => number;
   readonly #bornAt: number;
   #readyAt: number | undefined;
@@ -48,25 +50,30 @@ export class Activity {
     this.#lastActivityAt = this.#readyAt;
   }
 
+  /** From now on these count; what has happened stays as it was. */
+  change(limits: LifeLimits): void {
+    this.#limits = limits;
+  }
+
   /** What one gateway says of its clients; `active` when bytes came from one of them since it last said so. */
   report(gateway: object, presence: Presence, active: boolean): void {
-    const before = this.viewers;
+    const before = this.#watching;
     this.#presence.set(gateway, presence);
     if (presence.clients > 0 || presence.viewers > 0) this.#everUsed = true;
     // A joining client is activity, and so is the moment in which the last viewer leaves.
-    if (active || before > 0 || this.viewers > 0) this.#lastActivityAt = this.#now();
+    if (active || before || this.#watching) this.#lastActivityAt = this.#now();
   }
 
   /** A gateway's connection is gone. */
   forget(gateway: object): void {
-    const before = this.viewers;
+    const before = this.#watching;
     this.#presence.delete(gateway);
-    if (before > 0) this.#lastActivityAt = this.#now();
+    if (before) this.#lastActivityAt = this.#now();
   }
 
-  /** Milliseconds until the idle timeout strikes; null before READY and while a viewer is attached. */
+  /** Milliseconds until the idle timeout strikes; null before READY and while a viewer keeps it from striking. */
   idleInMs(): number | null {
-    if (this.#readyAt === undefined || this.viewers > 0) return null;
+    if (this.#readyAt === undefined || this.#watching) return null;
     return this.#lastActivityAt + this.#limits.idleMs - this.#now();
   }
 
@@ -83,6 +90,10 @@ export class Activity {
       limits.push({ reason: 'connect_timeout', inMs: this.#readyAt + this.#limits.connectMs - this.#now() });
     }
     return limits.reduce((first, other) => (other.inMs < first.inMs ? other : first));
+  }
+
+  get #watching(): boolean {
+    return this.#limits.viewersCount && this.viewers > 0;
   }
 
   #sum(pick: (p: Presence) => number): number {

@@ -1,9 +1,12 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import WebSocket from 'ws';
 import type { RuntimeConfig } from '../core/contracts.ts';
+import { Cdp } from './cdp.ts';
 import { childEnv, homeOf } from './desktop.ts';
 import { Child } from './processes.ts';
+
+/** A Chromium that takes a connection but does not answer its first call in this time is started again or given up, in milliseconds. */
+const ANSWER_LIMIT_MS = 20_000;
 
 /** Where a running Chromium answers. */
 export interface DevTools {
@@ -70,12 +73,12 @@ export function chromiumArgs(config: RuntimeConfig): string[] {
   ];
 }
 
-/** Starts Chromium on the display; resolves once a `Browser.getVersion` over a real WebSocket was answered. */
+/** Starts Chromium on the display; resolves once a `Browser.getVersion` over the connection that it hands out was answered. */
 export async function startBrowser(
   config: RuntimeConfig,
   display: number,
   signal: AbortSignal,
-): Promise<{ child: Child; devtools: DevTools }> {
+): Promise<{ child: Child; devtools: DevTools; cdp: Cdp }> {
   const profile = join(homeOf(config), 'profile');
   // Left by a Chromium that was killed; with them the next one would refuse the profile (puppeteer#4860).
   for (const name of ['SingletonLock', 'SingletonSocket', 'SingletonCookie'])
@@ -91,36 +94,11 @@ export async function startBrowser(
   try {
     const match = await child.line(/^DevTools listening on ws:\/\/[^/]*:(\d+)(\/devtools\/browser\/\S+)/, signal);
     const devtools = { port: Number(match[1]), browserPath: match[2] as string };
-    await getVersion(devtools, signal);
-    return { child, devtools };
+    const cdp = await Cdp.open(devtools.port, devtools.browserPath, signal);
+    await cdp.call('Browser.getVersion', {}, ANSWER_LIMIT_MS);
+    return { child, devtools, cdp };
   } catch (err) {
     await child.stop([['SIGKILL', 2000]]);
     throw err;
   }
-}
-
-/** Asks Chromium for its version over CDP: the probe that shows that a client could work now. */
-export function getVersion(devtools: DevTools, signal: AbortSignal): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const socket = new WebSocket(`ws://127.0.0.1:${devtools.port}${devtools.browserPath}`, {
-      perMessageDeflate: false,
-    });
-    const onAbort = (): void => done(() => reject(new Error('Chromium did not answer Browser.getVersion in time')));
-    const done = (settle: () => void): void => {
-      signal.removeEventListener('abort', onAbort);
-      socket.removeAllListeners();
-      socket.on('error', () => {}); // terminate() of a connecting socket emits one more
-      socket.terminate();
-      settle();
-    };
-    signal.addEventListener('abort', onAbort);
-    socket.on('error', (err) => done(() => reject(err)));
-    socket.on('close', () => done(() => reject(new Error('Chromium closed the DevTools connection'))));
-    socket.on('open', () => socket.send('{"id":1,"method":"Browser.getVersion"}'));
-    socket.on('message', (data) => {
-      const answer = JSON.parse(data.toString()) as { id?: number; result?: { product: string } };
-      if (answer.id === 1) done(() => resolve(answer.result?.product ?? 'unknown'));
-    });
-    if (signal.aborted) onAbort();
-  });
 }

@@ -2,13 +2,16 @@ import { request } from 'node:http';
 import type { Socket } from 'node:net';
 import type { OpenRuntimeLink, RuntimeAddress, RuntimeLink, RuntimeLinkEvents } from '../core/contracts.ts';
 import { connectTo } from '../core/endpoint.ts';
-import { type EndedReason, hasEnded, type SandboxStatus } from '../core/sandbox.ts';
+import { type EndedReason, hasEnded, type PageInfo, type SandboxChange, type SandboxStatus } from '../core/sandbox.ts';
 import { onJsonLines } from './lines.ts';
-import type { ControlEvent, ControlMessage } from './server.ts';
+import type { Call, ControlEvent, ControlMessage } from './server.ts';
 
 /** A runtime that takes longer than this to end is ended by its driver. */
 const STOP_LIMIT_MS = 20_000;
-const RECORD_LIMIT_MS = 15_000;
+/** A recorder gets ten seconds to finish its file, a page one second to answer. */
+const CALL_LIMIT_MS = 15_000;
+/** Together with the limit of a call: a stuck runtime is noticed after 20 s at the latest. */
+const PING_EVERY_MS = 5000;
 
 /** Opens the control connection and waits for the first status. */
 export const openRuntimeLink: OpenRuntimeLink = async (address, events, signal) => {
@@ -63,23 +66,26 @@ class ControlLink implements RuntimeLink {
   readonly #socket: Socket;
   #status: SandboxStatus | undefined;
   #closed = false;
-  #nextRecord = 1;
-  readonly #records = new Map<number, { resolve: () => void; reject: (err: Error) => void }>();
+  #nextCall = 1;
+  readonly #calls = new Map<number, { resolve: (value: never) => void; reject: (err: Error) => void }>();
   readonly #onEnd = new Set<() => void>();
 
   constructor(socket: Socket, events: RuntimeLinkEvents) {
     this.#socket = socket;
     socket.on('error', () => socket.destroy());
     onJsonLines<ControlEvent>(socket, (event) => {
-      if (event.type === 'recorded') this.#settleRecord(event.id, event.error);
+      if (event.type === 'result') this.#settle(event);
       else {
         this.#status = event.status;
         events.onStatus(event.status);
       }
     });
+    // A runtime that is stuck keeps no clock either, so its silence is the end of the connection.
+    const pings = setInterval(() => this.#call({ name: 'ping' }).catch(() => socket.destroy()), PING_EVERY_MS);
     socket.once('close', () => {
+      clearInterval(pings);
       this.#closed = true;
-      for (const { reject } of this.#records.values()) reject(new Error('the sandbox is gone'));
+      for (const { reject } of this.#calls.values()) reject(new Error('the sandbox is gone'));
       for (const done of this.#onEnd) done();
       events.onClosed();
     });
@@ -109,32 +115,40 @@ class ControlLink implements RuntimeLink {
   }
 
   setRecording(on: boolean): Promise<void> {
-    if (this.#closed || hasEnded(this.status.state)) return Promise.reject(new Error('the sandbox is gone'));
-    return new Promise((resolve, reject) => {
-      const id = this.#nextRecord++;
-      const timer = setTimeout(() => this.#settleRecord(id, 'the runtime did not answer in time'), RECORD_LIMIT_MS);
-      this.#records.set(id, {
-        resolve: () => {
-          clearTimeout(timer);
-          resolve();
-        },
-        reject: (err) => {
-          clearTimeout(timer);
-          reject(err);
-        },
-      });
-      this.#send({ type: 'record', id, on });
-    });
+    return this.#call({ name: 'record', on });
+  }
+
+  change(change: SandboxChange): Promise<void> {
+    return this.#call({ name: 'change', change });
+  }
+
+  pages(): Promise<PageInfo[]> {
+    return this.#call({ name: 'pages' });
+  }
+
+  closePage(page: string): Promise<boolean> {
+    return this.#call({ name: 'closePage', page });
   }
 
   close(): void {
     this.#socket.destroy();
   }
 
-  #settleRecord(id: number, error?: string): void {
-    const waiting = this.#records.get(id);
-    this.#records.delete(id);
-    if (error === undefined) waiting?.resolve();
+  #call<T>(call: Call): Promise<T> {
+    if (this.#closed || hasEnded(this.status.state)) return Promise.reject(new Error('the sandbox is gone'));
+    const id = this.#nextCall++;
+    let timer: NodeJS.Timeout;
+    return new Promise<T>((resolve, reject) => {
+      timer = setTimeout(() => this.#settle({ id, error: 'the runtime did not answer in time' }), CALL_LIMIT_MS);
+      this.#calls.set(id, { resolve, reject });
+      this.#send({ type: 'call', id, call });
+    }).finally(() => clearTimeout(timer));
+  }
+
+  #settle({ id, value, error }: { id: number; value?: unknown; error?: string }): void {
+    const waiting = this.#calls.get(id);
+    this.#calls.delete(id);
+    if (error === undefined) waiting?.resolve(value as never);
     else waiting?.reject(new Error(error));
   }
 

@@ -135,6 +135,7 @@ export function describeExit(exit: Exit): string {
 export class Keeper {
   readonly #start: () => Promise<Child>;
   readonly #giveUp: (why: string) => void;
+  readonly #mayEnd: boolean;
   readonly #limit: number;
   readonly #windowMs: number;
   readonly #deaths: number[] = [];
@@ -147,9 +148,12 @@ export class Keeper {
     giveUp: (why: string) => void;
     limit?: number;
     windowMs?: number;
+    /** An end in order is no fault, however often: clients may close the browser. */
+    mayEnd?: boolean;
   }) {
     this.#start = options.start;
     this.#giveUp = options.giveUp;
+    this.#mayEnd = options.mayEnd ?? false;
     this.#limit = options.limit ?? 3;
     this.#windowMs = options.windowMs ?? 60_000;
   }
@@ -171,7 +175,7 @@ export class Keeper {
   async #onExit(child: Child, exit: Exit): Promise<void> {
     if (this.#stopped) return;
     const now = performance.now();
-    this.#deaths.push(now);
+    if (exit.code !== 0 || !this.#mayEnd) this.#deaths.push(now);
     const recent = this.#deaths.filter((at) => now - at < this.#windowMs);
     this.#deaths.splice(0, this.#deaths.length, ...recent);
     if (recent.length >= this.#limit) {

@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { RuntimeConfig } from '../core/contracts.ts';
-import type { EndedReason } from '../core/sandbox.ts';
+import type { EndedReason, SandboxChange } from '../core/sandbox.ts';
 import { onJsonLines } from './lines.ts';
 import { devtoolsPath, passOn, spliceUpgrade } from './splice.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -10,13 +10,21 @@ import type { Supervisor } from './supervisor.ts';
 /** What a gateway says on the control connection, one JSON object a line. */
 export type ControlMessage =
   | { readonly type: 'presence'; readonly clients: number; readonly viewers: number; readonly active: boolean }
-  | { readonly type: 'record'; readonly id: number; readonly on: boolean }
+  | { readonly type: 'call'; readonly id: number; readonly call: Call }
   | { readonly type: 'stop'; readonly reason: EndedReason };
 
-/** What the runtime says: its status after each change, and the outcome of a `record`. */
+/** What has an answer. */
+export type Call =
+  | { readonly name: 'record'; readonly on: boolean }
+  | { readonly name: 'ping' }
+  | { readonly name: 'change'; readonly change: SandboxChange }
+  | { readonly name: 'pages' }
+  | { readonly name: 'closePage'; readonly page: string };
+
+/** What the runtime says: its status after each change, and the outcome of a `call`. */
 export type ControlEvent =
   | { readonly type: 'status'; readonly status: Supervisor['status'] }
-  | { readonly type: 'recorded'; readonly id: number; readonly error?: string };
+  | { readonly type: 'result'; readonly id: number; readonly value?: unknown; readonly error?: string };
 
 /** The runtime's door: `GET /status`, and `GET /control` upgraded to lines of JSON both ways. Everything needs the sandbox's secret. */
 export class RuntimeServer {
@@ -98,17 +106,33 @@ export class RuntimeServer {
     });
   }
 
+  async #answer(call: Call): Promise<unknown> {
+    switch (call.name) {
+      case 'record':
+        return this.#supervisor.setRecording(call.on);
+      case 'ping':
+        return undefined;
+      case 'change':
+        return this.#supervisor.change(call.change);
+      case 'pages':
+        return this.#supervisor.watcher.pages();
+      case 'closePage':
+        return this.#supervisor.watcher.closePage(call.page);
+    }
+  }
+
   #onMessage(socket: Duplex, message: ControlMessage): void {
     switch (message.type) {
       case 'presence':
+        if (message.clients > this.#supervisor.activity.clients) this.#supervisor.welcomeClient();
         this.#supervisor.activity.report(socket, message, message.active);
         this.#supervisor.watchClocks();
         this.announce();
         return;
-      case 'record':
-        this.#supervisor.setRecording(message.on).then(
-          () => socket.write(encode({ type: 'recorded', id: message.id })),
-          (err: unknown) => socket.write(encode({ type: 'recorded', id: message.id, error: String(err) })),
+      case 'call':
+        this.#answer(message.call).then(
+          (value) => socket.write(encode({ type: 'result', id: message.id, value })),
+          (err: Error) => socket.write(encode({ type: 'result', id: message.id, error: err.message })),
         );
         return;
       case 'stop':

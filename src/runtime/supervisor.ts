@@ -1,16 +1,24 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { RuntimeConfig } from '../core/contracts.ts';
-import type { EndedReason, EndedSandbox, SandboxState, SandboxStatus } from '../core/sandbox.ts';
+import type {
+  EndedReason,
+  EndedSandbox,
+  SandboxChange,
+  SandboxSpec,
+  SandboxState,
+  SandboxStatus,
+} from '../core/sandbox.ts';
 import { hasEnded, mayMove } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
-import { Activity } from './activity.ts';
+import { Activity, type LifeLimits } from './activity.ts';
 import { type DevTools, startBrowser } from './browser.ts';
 import { prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
 import { oomKills } from './memory.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
 import { startVnc } from './vnc.ts';
+import { Watcher } from './watcher.ts';
 
 /** Chromium's profile is thrown away, so it gets no time to say goodbye. */
 const AT_ONCE = [['SIGKILL', 2000]] as const;
@@ -28,6 +36,8 @@ export class Supervisor {
   #ending: Promise<void> | undefined;
   #endingReason: EndedReason | undefined;
   #devtools: DevTools | undefined;
+  #changes: SandboxChange = {};
+  #watcher: Watcher | undefined;
   #vncUp = false;
   #xvfb: ReturnType<typeof startXvfb> | undefined;
   #recorder: Recorder | undefined;
@@ -39,13 +49,7 @@ export class Supervisor {
   constructor(config: RuntimeConfig, onChange: () => void) {
     this.#config = config;
     this.#onChange = onChange;
-    const { spec } = config;
-    const limits = {
-      idleMs: spec.idleTimeoutSeconds * 1000,
-      connectMs: spec.connectTimeoutSeconds * 1000,
-      maxLifetimeMs: spec.maxLifetimeSeconds * 1000,
-    };
-    this.activity = new Activity(limits, Math.max(0, Date.now() - spec.createdAt));
+    this.activity = new Activity(limitsOf(config.spec), Math.max(0, Date.now() - config.spec.createdAt));
   }
 
   get status(): SandboxStatus {
@@ -57,6 +61,7 @@ export class Supervisor {
       ...(this.#endingReason ? { endingReason: this.#endingReason } : {}),
       ...(this.#ended ? { endedAt: this.#ended.endedAt, endedReason: this.#ended.endedReason } : {}),
       idleDeadline: idle === null ? null : Math.round(now + idle),
+      changes: this.#changes,
       expiresAt: Math.round(now + this.activity.expiresInMs()),
       clients: this.activity.clients,
       viewers: this.activity.viewers,
@@ -109,16 +114,25 @@ export class Supervisor {
       }),
       this.#keep('browser', async () => {
         this.#setDevTools(undefined);
-        const browser = await startBrowser(this.#config, display, startLimit(signal, this.#state));
-        this.#setDevTools(browser.devtools);
-        void browser.child.exited.then(() => this.#setDevTools(undefined));
-        return browser.child;
+        const { child, devtools, cdp } = await startBrowser(this.#config, display, startLimit(signal, this.#state));
+        const watcher = new Watcher(cdp, (why) => {
+          console.error(`${why}: it is killed`);
+          void child.stop(AT_ONCE);
+        });
+        this.#watcher = watcher;
+        this.#setDevTools(devtools);
+        void child.exited.then(() => {
+          watcher.close();
+          this.#setDevTools(undefined);
+        });
+        return child;
       }),
     ]);
   }
 
   async #keep(name: 'openbox' | 'vnc' | 'browser', start: () => Promise<Child>): Promise<void> {
-    const keeper = new Keeper({ start, giveUp: (why) => void this.end(`failed: ${why}`) });
+    const giveUp = (why: string): void => void this.end(`failed: ${why}`);
+    const keeper = new Keeper({ start, giveUp, mayEnd: name === 'browser' });
     this.#keepers[name] = keeper;
     await keeper.start();
     this.#stage(name);
@@ -133,6 +147,29 @@ export class Supervisor {
   async setRecording(on: boolean): Promise<void> {
     if (hasEnded(this.#state) || this.#ending || !this.#recorder) return;
     await (on ? this.#recorder.start() : this.#recorder.stop());
+  }
+
+  /** Changes limits or metadata of the running sandbox; a limit that is over already ends it at once. */
+  async change(change: SandboxChange): Promise<void> {
+    this.#changes = { ...this.#changes, ...change };
+    this.activity.change(limitsOf(this.#spec));
+    this.#onChange();
+    this.watchClocks();
+  }
+
+  get #spec(): SandboxSpec {
+    return { ...this.#config.spec, ...this.#changes };
+  }
+
+  /** A client has come: no page may keep it waiting for ever. */
+  welcomeClient(): void {
+    if (this.#devtools) this.#watcher?.unwedge();
+  }
+
+  /** Looks after the browser that is up. Throws while none is. */
+  get watcher(): Watcher {
+    if (!this.#watcher || !this.#devtools) throw new Error('the browser is down');
+    return this.#watcher;
   }
 
   /** Arms the timer for whichever limit strikes next. Called after whatever moves a limit. */
@@ -182,7 +219,7 @@ export class Supervisor {
     this.#vncUp = false;
     const state = reason.startsWith('failed: ') ? 'FAILED' : 'TERMINATED';
     this.#ended = {
-      spec: this.#config.spec,
+      spec: this.#spec,
       state,
       ...(this.#readyAt === undefined ? {} : { readyAt: this.#readyAt }),
       endedAt: Date.now(),
@@ -214,6 +251,15 @@ export class Supervisor {
   #stage(name: string): void {
     this.#stages[name] = Math.round(performance.now() - this.#startedAt);
   }
+}
+
+function limitsOf(spec: SandboxSpec): LifeLimits {
+  return {
+    idleMs: spec.idleTimeoutSeconds * 1000,
+    connectMs: spec.connectTimeoutSeconds * 1000,
+    maxLifetimeMs: spec.maxLifetimeSeconds * 1000,
+    viewersCount: spec.activity === 'any',
+  };
 }
 
 /** A restart has its own time limit; the first start shares the sandbox's. */

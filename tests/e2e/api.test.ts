@@ -1,110 +1,12 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Ajv2020 } from 'ajv/dist/2020.js';
-import addFormats from 'ajv-formats';
 import puppeteer from 'puppeteer-core';
 import WebSocket from 'ws';
-import { parse } from 'yaml';
 import type { Sandbox } from '../../src/client/client.ts';
+import { type Answer, asked, type Call, call, contract, expect, HANG_GUARD_MS } from './contract.ts';
 import { type Service, startService, waitFor } from './service.ts';
-
-/** Nothing here takes longer than a fraction of this; it only keeps a hang from being one. */
-const HANG_GUARD_MS = 60_000;
-
-// biome-ignore lint/suspicious/noExplicitAny: whatever JSON the service answered
-type Json = any;
-
-/** openapi.yaml as the judge of answers. */
-class Contract {
-  readonly text = readFileSync(new URL('../../../openapi.yaml', import.meta.url), 'utf8');
-  readonly operations = new Map<string, { method: string; path: string; pointer: string; responses: Json }>();
-  readonly #ajv = new Ajv2020({ strict: false, allErrors: true });
-  readonly #document: Json;
-
-  constructor() {
-    this.#document = parse(this.text);
-    for (const [path, item] of Object.entries<Json>(this.#document.paths)) {
-      for (const [method, operation] of Object.entries<Json>(item)) {
-        if (!operation.operationId) continue;
-        const pointer = `/paths/${path.replaceAll('~', '~0').replaceAll('/', '~1')}/${method}/responses`;
-        this.operations.set(operation.operationId, { method, path, pointer, responses: operation.responses });
-      }
-    }
-    // A field that the document does not name is as wrong as one that it names and that is missing.
-    closeObjects(this.#document);
-    (addFormats as unknown as (ajv: Ajv2020) => void)(this.#ajv);
-    this.#ajv.addSchema(this.#document, 'openapi');
-  }
-
-  /** That the answer is one that the document promises: status, content type and every field. */
-  assertKept(id: string, status: number, type: string, body: Json): void {
-    const { responses, pointer } = this.operations.get(id) ?? assert.fail(`no operation ${id}`);
-    const key = String(status) in responses ? String(status) : 'default';
-    assert.ok(key in responses, `${id} does not promise status ${status}`);
-    assert.ok(key !== 'default' || status >= 400, `${id} answered ${status} where only failures are promised`);
-    const ref: string | undefined = responses[key].$ref;
-    const at = ref?.slice(1) ?? `${pointer}/${key}`;
-    const { content } = ref ? this.#document.components.responses[ref.split('/').pop() as string] : responses[key];
-    assert.ok(type in content, `${id} promises ${Object.keys(content)}, not ${type}`);
-    if (type !== 'application/json') return;
-    const validate = this.#ajv.compile({ $ref: `openapi#${encodeURI(`${at}/content/application~1json/schema`)}` });
-    assert.ok(validate(body), `${id} ${status}: ${this.#ajv.errorsText(validate.errors)} in ${JSON.stringify(body)}`);
-  }
-}
-
-function closeObjects(value: Json): void {
-  if (typeof value !== 'object' || value === null) return;
-  if (value.type === 'object' && value.properties) value.additionalProperties ??= false;
-  for (const inner of Object.values(value)) closeObjects(inner);
-}
-
-interface Call {
-  readonly id?: string;
-  readonly filename?: string;
-  readonly query?: string;
-  readonly body?: object;
-  readonly key?: string;
-}
-
-interface Answer {
-  readonly status: number;
-  readonly headers: Headers;
-  readonly json: Json;
-  readonly text: string;
-}
-
-const contract = new Contract();
-const asked = new Set<string>();
-
-/** Calls an operation by its id and holds the answer, whatever it is, against the document. */
-async function call(service: Service, operation: string, given: Call = {}): Promise<Answer> {
-  const { id = '', filename = '', query = '', body, key } = given;
-  const { method, path } = contract.operations.get(operation) ?? assert.fail(`no operation ${operation}`);
-  const url = `${service.url}${path.replace('{id}', id).replace('{filename}', filename)}?${query}`;
-  const answer = await fetch(url, {
-    method: method.toUpperCase(),
-    headers: key === undefined ? {} : { authorization: `Bearer ${key}` },
-    signal: AbortSignal.timeout(HANG_GUARD_MS),
-    ...(body ? { body: JSON.stringify(body) } : {}),
-  });
-  const text = Buffer.from(await answer.arrayBuffer()).toString('latin1');
-  const type = (answer.headers.get('content-type') ?? '').split(';')[0] as string;
-  const json = type === 'application/json' ? JSON.parse(text) : undefined;
-  contract.assertKept(operation, answer.status, type, json);
-  if (json?.requestId !== undefined) assert.equal(json.requestId, answer.headers.get('x-request-id'));
-  asked.add(operation);
-  return { status: answer.status, headers: answer.headers, json, text };
-}
-
-/** The same, and it has to have this status. */
-async function expect(service: Service, status: number, operation: string, given: Call = {}): Promise<Answer> {
-  const answer = await call(service, operation, given);
-  assert.equal(answer.status, status, `${operation}: ${answer.text.slice(0, 500)}`);
-  return answer;
-}
 
 /** 101, or the status that refused the upgrade. An opened socket is closed again. */
 function upgrade(url: string, headers: Readonly<Record<string, string>> = {}): Promise<number> {
@@ -280,6 +182,22 @@ describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, ()
     const second = (await expect(service, 200, 'listSandboxes', { query: 'page=2&page_size=1' })).json.data;
     assert.deepEqual([second.sandboxes[0].sandboxId, second.total, second.page, second.pageSize], ['Tour_1', 2, 2, 1]);
     assert.deepEqual(await list('page=3&page_size=1'), []);
+  });
+
+  it('changes a sandbox, shows its tabs and closes one', async () => {
+    const id = 'Tour_1';
+    const changed = await expect(service, 200, 'changeSandbox', { id, body: { metadata: { round: null } } });
+    assert.equal('round' in changed.json.data.metadata, false);
+    await expect(service, 200, 'changeSandbox', { id, body: { metadata: { round: '1' } } });
+    const { pages } = (await expect(service, 200, 'listPages', { id })).json.data;
+    assert.deepEqual([pages[0].url, pages[0].health], ['about:blank', 'ok']);
+    await expect(service, 404, 'closePage', { id, page: 'none' });
+    const added = await fetch(`${service.url}/sandboxes/${id}/json/new?about:blank`, { method: 'PUT' });
+    await expect(service, 204, 'closePage', { id, page: ((await added.json()) as { id: string }).id });
+    for (const operation of ['changeSandbox', 'listPages', 'closePage']) {
+      const body = operation === 'changeSandbox' ? { body: { maxLifetimeSeconds: 60 } } : {};
+      await expect(service, 410, operation, { id: 'later', page: 'none', ...body });
+    }
   });
 
   it('takes the id of one that ended for a new one', async () => {

@@ -349,7 +349,7 @@ describe('a service that is asked for nonsense', () => {
   it('answers wrong methods with 405 and the right ones', async () => {
     for (const [method, path, allow] of [
       ['DELETE', '/sandboxes', 'GET, HEAD, POST'],
-      ['PUT', '/sandboxes/busy', 'DELETE, GET, HEAD'],
+      ['PUT', '/sandboxes/busy', 'DELETE, GET, HEAD, PATCH'],
       ['GET', '/sandboxes/busy/stop', 'POST'],
       ['POST', '/sandboxes/busy/health', 'GET, HEAD'],
       ['DELETE', '/recordings/', 'GET, HEAD'],

@@ -20,7 +20,12 @@ export const NETWORK = `bt-${process.pid}`;
 
 export function driverEnv(driver: DriverName): Record<string, string> {
   if (driver === 'local') return {};
-  return { BERTH_DRIVER: 'docker', BERTH_DOCKER_SOCKET: ENGINE_SOCKET, BERTH_DOCKER_NETWORK: NETWORK };
+  return {
+    BERTH_DRIVER: 'docker',
+    BERTH_DOCKER_SOCKET: ENGINE_SOCKET,
+    BERTH_DOCKER_NETWORK: NETWORK,
+    BERTH_ON_EXIT: 'stop',
+  };
 }
 
 /** A web site of a test. */

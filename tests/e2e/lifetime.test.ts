@@ -98,7 +98,7 @@ describe('the clocks of a sandbox', () => {
   });
 
   it('end it at its maximum lifetime though client and viewer are busy', async () => {
-    const sandbox = await service.client.create({ maxLifetimeSeconds: 5 });
+    const sandbox = await service.client.create({ maxLifetimeSeconds: 8 });
     const ws = await socket(sandbox.cdpUrl);
     const viewer = await socket(sandbox.vncUrl);
     const chatter = setInterval(() => ws.send('{"id":1,"method":"Browser.getVersion"}'), 200);
@@ -114,7 +114,7 @@ describe('the clocks of a sandbox', () => {
   });
 
   it('finish the recording of a sandbox that ends by itself', async () => {
-    const sandbox = await service.client.create({ maxLifetimeSeconds: 5, recording: 'always' });
+    const sandbox = await service.client.create({ maxLifetimeSeconds: 8, recording: 'always' });
     await endedOf(service, sandbox.sandboxId);
     const recordings = await service.client.recordings(sandbox.sandboxId);
     assert.equal(recordings.length, 1);
@@ -166,7 +166,7 @@ describe('a service that is killed', () => {
     try {
       const [idle, expired] = await Promise.all([
         first.client.create({ sandboxIdleTimeoutSeconds: 2 }),
-        first.client.create({ maxLifetimeSeconds: 5 }),
+        first.client.create({ maxLifetimeSeconds: 8 }),
       ]);
       await first.kill();
       await waitFor(async () => (await runningIn(first)).length === 0, 'both to end');

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Activity } from '../../src/runtime/activity.ts';
 
-const LIMITS = { idleMs: 1000, connectMs: 5000, maxLifetimeMs: 60_000 };
+const LIMITS = { idleMs: 1000, connectMs: 5000, maxLifetimeMs: 60_000, viewersCount: true };
 
 function at(ageMs = 0, limits = LIMITS): { activity: Activity; pass: (ms: number) => void } {
   let now = 1_000_000;
@@ -16,6 +16,32 @@ function at(ageMs = 0, limits = LIMITS): { activity: Activity; pass: (ms: number
 }
 
 describe('Activity', () => {
+  it('lets viewers count or not, as it is asked to', () => {
+    const { activity, pass } = at(0, { ...LIMITS, viewersCount: false });
+    const gateway = {};
+    activity.ready();
+    pass(400);
+    activity.report(gateway, { clients: 0, viewers: 1 }, false);
+    assert.equal(activity.idleInMs(), 600);
+    activity.report(gateway, { clients: 1, viewers: 1 }, true);
+    assert.equal(activity.idleInMs(), 1000);
+    pass(300);
+    activity.forget(gateway);
+    assert.equal(activity.idleInMs(), 700, 'a viewer that leaves changes nothing either');
+  });
+
+  it('takes other limits while it runs', () => {
+    const { activity, pass } = at();
+    activity.ready();
+    activity.report({}, { clients: 1, viewers: 0 }, true);
+    pass(900);
+    activity.change({ ...LIMITS, idleMs: 5000, maxLifetimeMs: 2000 });
+    assert.equal(activity.idleInMs(), 4100);
+    assert.deepEqual(activity.next(), { reason: 'max_lifetime', inMs: 1100 });
+    activity.change({ ...LIMITS, maxLifetimeMs: 500 });
+    assert.deepEqual(activity.next(), { reason: 'max_lifetime', inMs: -400 }, 'a limit that is over strikes now');
+  });
+
   it('has only a lifetime before READY', () => {
     const { activity } = at();
     assert.equal(activity.idleInMs(), null);

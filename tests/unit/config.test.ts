@@ -35,7 +35,7 @@ test('an empty environment gives the defaults, frozen', () => {
     chromium: undefined,
     logLevel: 'info',
     startTimeoutSeconds: 60,
-    onExit: 'stop',
+    onExit: undefined,
   });
   assert.match(runDir, /\/berth-\d+-[0-9a-f]{8}$/);
   assert.ok(Object.isFrozen(config));
