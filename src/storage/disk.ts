@@ -1,19 +1,9 @@
-import { constants } from 'node:fs';
-import { type FileHandle, lstat, open, readdir, rmdir, unlink } from 'node:fs/promises';
+import { lstat, open, readdir, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
 import type { OpenedFile, Storage, StoredFile } from '../core/contracts.ts';
 import { parseSegmentName } from '../core/recording.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
-
-/** All that one download holds in memory; a slow client pauses the reading. */
-const READ_BUFFER_BYTES = 64 * 1024;
-
-// NOFOLLOW: a planted symlink must not lead to other files. NONBLOCK: opening a planted FIFO must not wait for its writer.
-const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-
-/** What opening answers when the name is missing or is a symlink, a socket or below something that is no folder. */
-const NOT_A_FILE = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'];
+import { NOT_A_FILE, OPEN_FLAGS, streamOf, unless } from './files.ts';
 
 export interface DiskStorageOptions {
   /**
@@ -116,27 +106,4 @@ function belongs(sandboxId: string, filename: string): boolean {
 /** File systems without a birth time say 0; there the last write is the best that is known. */
 function firstByteAt(stats: { birthtimeMs: number; mtimeMs: number }): number {
   return Math.floor(stats.birthtimeMs > 0 ? stats.birthtimeMs : stats.mtimeMs);
-}
-
-function streamOf(handle: FileHandle, start: number, end: number): Readable {
-  // An empty range has no inclusive end; createReadStream would refuse it.
-  if (end < start) {
-    const empty = new Readable({
-      read: () => {},
-      destroy: (err, done) => void handle.close().then(() => done(err), done),
-    });
-    empty.push(null);
-    return empty;
-  }
-  return handle.createReadStream({ start, end, autoClose: true, highWaterMark: READ_BUFFER_BYTES });
-}
-
-/** The result, or undefined when it failed with one of these codes. */
-async function unless<T>(codes: readonly string[], result: Promise<T>): Promise<T | undefined> {
-  try {
-    return await result;
-  } catch (err) {
-    if (codes.includes((err as NodeJS.ErrnoException).code ?? '')) return undefined;
-    throw err;
-  }
 }
