@@ -18,6 +18,7 @@ import { Recordings } from './recordings/recordings.ts';
 import { EmbeddedRegistry } from './registry/embedded.ts';
 import { openRuntimeLink } from './runtime/link.ts';
 import { DiskStorage } from './storage/disk.ts';
+import { DiskDownloads } from './storage/downloads.ts';
 
 /** A running service. */
 export interface App {
@@ -28,6 +29,9 @@ export interface App {
   /** Stops in the reverse order of the start. `stopSandboxes` ends them too; otherwise they live on by their own clocks. */
   close(stopSandboxes: boolean): Promise<void>;
 }
+
+/** How often it is looked for downloads of sandboxes that the service has forgotten, in milliseconds. */
+const FORGET_EVERY_MS = 60_000;
 
 /** Of the environment, what programs inside a sandbox may know. */
 type Env = { readonly PATH: string; readonly TZ?: string };
@@ -61,12 +65,20 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     }),
     activeSession: (id) => sandboxes.activeRecording(id),
   });
+  const downloads = new DiskDownloads(join(config.dataDir, 'downloads'));
+  const forgetDownloads = (): Promise<void> =>
+    downloads
+      .sweep((id) => sandboxes.find(id) !== undefined)
+      .catch((err: unknown) => log.error({ err }, 'could not remove downloads of forgotten sandboxes'));
+  await forgetDownloads();
+  const forgetting = setInterval(() => void forgetDownloads(), FORGET_EVERY_MS);
   const require = (name: string): string => fileURLToPath(import.meta.resolve(name));
   const api = new Api(
     {
       access,
       sandboxes,
       recordings,
+      downloads,
       ready: () => {
         if (sandboxes.closing)
           throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
@@ -85,6 +97,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     await api.listen();
     port = await gateway.listen(config.host, config.port);
   } catch (err) {
+    clearInterval(forgetting);
     gateway.close();
     await api.close();
     await sandboxes.close(false);
@@ -99,6 +112,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     port,
     log,
     async close(stopSandboxes) {
+      clearInterval(forgetting);
       // Nobody new is admitted from here on, but the door stays open for those who ask how it goes.
       await sandboxes.close(stopSandboxes);
       gateway.close();
@@ -110,7 +124,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
 }
 
 async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Logger): Promise<Driver> {
-  const { runDir, dataDir, startTimeoutSeconds } = config;
+  const { runDir, dataDir, startTimeoutSeconds, downloadsMb } = config;
   if (config.driver === 'docker') {
     // Loaded only when wanted: the engine's client is large.
     const { DockerDriver } = await import('./drivers/docker.ts');
@@ -118,6 +132,7 @@ async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Lo
       runDir,
       dataDir,
       startTimeoutSeconds,
+      downloadsMb,
       masterKey,
       engineSocket: config.dockerSocket,
       image: config.runtimeImage,
@@ -130,6 +145,7 @@ async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Lo
     runDir,
     dataDir,
     startTimeoutSeconds,
+    downloadsMb,
     masterKey,
     runtimeProgram: fileURLToPath(new URL('../cmd/runtime.js', import.meta.url)),
     chromium: config.chromium ?? findChromium(),

@@ -40,6 +40,8 @@ export interface Config {
   readonly sandboxMemoryMb: number;
   readonly sandboxCpus: number;
   readonly sandboxPids: number;
+  /** What the downloads of one sandbox may take, in MiB. */
+  readonly downloadsMb: number;
   readonly apiKeys: readonly ApiKey[];
   /** Without a trailing slash; undefined: the address each request came to. */
   readonly publicUrl: string | undefined;
@@ -88,8 +90,8 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   dataDir: {
     name: 'BERTH_DATA_DIR',
     default: './data',
-    meaning: 'Folder of recordings and of the memory of ended sandboxes.',
-    danger: 'Holds what was on screen; keep it private and watch its size.',
+    meaning: 'Folder of recordings, downloads and the memory of ended sandboxes.',
+    danger: 'Holds what was on screen and what pages sent; keep it private and watch its size.',
     parse: (text) => path.resolve(text),
   },
   runDir: {
@@ -132,7 +134,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   sandboxMemoryMb: {
     name: 'BERTH_SANDBOX_MEMORY_MB',
     default: '2048',
-    meaning: 'Memory of one container, 256 to 262144, its profile and downloads included.',
+    meaning: 'Memory of one container, 256 to 262144, its profile included.',
     danger: 'A page that needs more ends its tab or the sandbox.',
     parse: (text) => parseInteger(text, 256, 262_144),
   },
@@ -149,6 +151,15 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     meaning: 'Processes and threads of one container, 128 to 32768.',
     danger: 'Chromium takes some 200 at rest.',
     parse: (text) => parseInteger(text, 128, 32_768),
+  },
+  downloadsMb: {
+    name: 'BERTH_DOWNLOADS_MB',
+    default: '2048',
+    meaning:
+      'What the downloads of one sandbox may take on disk, 1 to 1048576; over it its browser is ended and the newest go.',
+    danger:
+      'Looked at once a second, so one second of writing comes on top; times sandboxes remembered, keep it below the disk.',
+    parse: (text) => parseInteger(text, 1, 1_048_576),
   },
   apiKeys: {
     name: 'BERTH_API_KEYS',
@@ -237,6 +248,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     sandboxMemoryMb: read('sandboxMemoryMb'),
     sandboxCpus: read('sandboxCpus'),
     sandboxPids: read('sandboxPids'),
+    downloadsMb: read('downloadsMb'),
     apiKeys: read('apiKeys'),
     publicUrl: read('publicUrl'),
     maxSandboxes: read('maxSandboxes'),

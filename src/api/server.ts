@@ -3,12 +3,13 @@ import { createServer, type Server } from 'node:http';
 import { Router } from '@koa/router';
 import Koa, { type Context } from 'koa';
 import { type Access, assertMayChange, type Principal, sees } from '../core/access.ts';
-import type { Log } from '../core/contracts.ts';
+import type { Downloads, Log } from '../core/contracts.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
 import { principalOf } from './context.ts';
 import { devToolsRoutes } from './devtools.ts';
+import { downloadRoutes } from './downloads.ts';
 import { liveRoutes } from './live.ts';
 import { metaRoutes } from './meta.ts';
 import { recordingRoutes } from './recordings.ts';
@@ -20,6 +21,7 @@ export interface ApiOptions {
   readonly access: Access;
   readonly sandboxes: Sandboxes;
   readonly recordings: Recordings;
+  readonly downloads: Downloads;
   /** Throws when no sandbox could be started now. */
   readonly ready: () => Promise<void>;
   readonly openapiYaml: string;
@@ -80,6 +82,7 @@ function buildApp(options: ApiOptions): Koa {
     return owner === undefined ? principal.role === 'admin' : sees(principal, owner);
   };
   recordingRoutes(router, { recordings: options.recordings, visible });
+  downloadRoutes(router, { downloads: options.downloads, sandboxes: options.sandboxes });
   devToolsRoutes(router, { sandboxes: options.sandboxes, urls });
   liveRoutes(router, { sandboxes: options.sandboxes, urls, novncDir: options.novncDir });
 

@@ -8,6 +8,9 @@ export type CreateSandbox = components['schemas']['CreateSandbox'];
 /** One recording segment. */
 export type Recording = components['schemas']['RecordingInfo'];
 
+/** One file that a sandbox's browser has downloaded or is downloading. */
+export type Download = components['schemas']['DownloadInfo'];
+
 /** A failure that the service answered with; `code` is stable, see the table in the README. */
 export class BerthError extends Error {
   readonly status: number;
@@ -58,6 +61,11 @@ export class BerthClient {
   async recordings(id: string): Promise<Recording[]> {
     const params = { path: { id }, query: { page_size: 100 } };
     return unwrap(await this.http.GET('/sandboxes/{id}/recordings', { params })).recordings;
+  }
+
+  /** What one sandbox's browser downloaded, newest first. `http` reads and deletes by name. */
+  async downloads(id: string): Promise<Download[]> {
+    return unwrap(await this.http.GET('/sandboxes/{id}/downloads', { params: { path: { id } } })).data.downloads;
   }
 
   /** A segment's bytes, to be streamed to wherever they are wanted. */

@@ -35,7 +35,7 @@ export interface paths {
         get: operations["getSandbox"];
         put?: never;
         post?: never;
-        /** End a sandbox, its recording finalised first. Idempotent. Recordings stay. */
+        /** End a sandbox, its recording finalised first. Idempotent. Recordings and downloads stay. */
         delete: operations["deleteSandbox"];
         options?: never;
         head?: never;
@@ -269,6 +269,47 @@ export interface paths {
         post?: never;
         /** Delete one of this sandbox's recordings. */
         delete: operations["deleteSandboxRecording"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/downloads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        /** What this sandbox's browser downloaded, newest first, also after its end for as long as it is remembered. */
+        get: operations["listDownloads"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/downloads/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description As the list has it, percent-encoded. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        /** A file as far as it is written, as an attachment. HEAD and Range work. */
+        get: operations["getDownload"];
+        put?: never;
+        post?: never;
+        /** Delete a file. One that is still being written is lost. */
+        delete: operations["deleteDownload"];
         options?: never;
         head?: never;
         patch?: never;
@@ -521,6 +562,32 @@ export interface components {
             page: number;
             pageSize: number;
         };
+        DownloadInfo: {
+            /** @description Chosen by the page: any text without a slash. Do not use it as a path. */
+            name: string;
+            /** @description Bytes written so far. */
+            size: number;
+            /** Format: date-time */
+            modifiedAt: string;
+            /** @description False while it is being written, under a temporary name, and for good when the browser ended before that. */
+            complete: boolean;
+        };
+        DownloadListAnswer: {
+            /** @constant */
+            code: "SUCCESS";
+            requestId: string;
+            data: {
+                downloads: components["schemas"]["DownloadInfo"][];
+            };
+        };
+        DownloadDeletedAnswer: {
+            /** @constant */
+            code: "SUCCESS";
+            requestId: string;
+            data: {
+                name: string;
+            };
+        };
         Error: {
             code?: number;
             error: string;
@@ -622,6 +689,9 @@ export type SchemaSandboxAnswer = components['schemas']['SandboxAnswer'];
 export type SchemaSandboxListAnswer = components['schemas']['SandboxListAnswer'];
 export type SchemaRecordingInfo = components['schemas']['RecordingInfo'];
 export type SchemaRecordingList = components['schemas']['RecordingList'];
+export type SchemaDownloadInfo = components['schemas']['DownloadInfo'];
+export type SchemaDownloadListAnswer = components['schemas']['DownloadListAnswer'];
+export type SchemaDownloadDeletedAnswer = components['schemas']['DownloadDeletedAnswer'];
 export type SchemaError = components['schemas']['Error'];
 export type ResponseSandbox = components['responses']['Sandbox'];
 export type ResponseHealth = components['responses']['Health'];
@@ -968,6 +1038,79 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["RecordingDeleted"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listDownloads: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All files */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DownloadListAnswer"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getDownload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description As the list has it, percent-encoded. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file; `Content-Disposition` has its name */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    deleteDownload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description As the list has it, percent-encoded. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Gone */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DownloadDeletedAnswer"];
+                };
+            };
             default: components["responses"]["Error"];
         };
     };

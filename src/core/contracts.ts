@@ -50,6 +50,10 @@ export interface RuntimeConfig {
   readonly forgetConfig: boolean;
   /** Where segments are written; outlives the sandbox. */
   readonly recordingsDir: string;
+  /** Where the browser puts what it downloads, made by the driver; outlives the sandbox. Absent: in {@link dir}, and gone with it. */
+  readonly downloadsDir?: string;
+  /** What downloads may take, in MiB; over it the browser is ended. Absent: no limit. */
+  readonly downloadsMb?: number;
   /** Written at the end as {@link EndedSandbox} JSON, for a service that was not looking. */
   readonly tombstone: string;
   /** The unprivileged user of the X server and the browser; null runs them as ourselves. */
@@ -152,6 +156,34 @@ export interface Storage {
   open(sandboxId: string, filename: string): Promise<OpenedFile | undefined>;
   /** False when there was no such file. */
   remove(sandboxId: string, filename: string): Promise<boolean>;
+}
+
+/** One file that a sandbox's browser has downloaded or is downloading. */
+export interface Download {
+  /** Chosen by whoever offered it: any text without `/` and NUL that has at most 255 bytes. */
+  readonly name: string;
+  readonly size: number;
+  /** Unix milliseconds of the last write. */
+  readonly modifiedAt: number;
+  /** False while it is being written, and for good when the browser ended before it was whole. */
+  readonly complete: boolean;
+}
+
+/** A download opened for reading; one that is cut while it is read ends with an error. */
+export interface OpenedDownload extends Omit<OpenedFile, 'createdAt'> {
+  readonly modifiedAt: number;
+}
+
+/** Where downloads lie, one folder per sandbox. Ids and names may be anything: what cannot be one is not there. */
+export interface Downloads {
+  /** Newest first. */
+  list(sandboxId: string): Promise<Download[]>;
+  /** Undefined when there is no such regular file. */
+  open(sandboxId: string, name: string): Promise<OpenedDownload | undefined>;
+  /** False when there was no such file. */
+  remove(sandboxId: string, name: string): Promise<boolean>;
+  /** Removes the folders of sandboxes that are not known any more. */
+  sweep(known: (sandboxId: string) => boolean): Promise<void>;
 }
 
 /** Where the service says what it does; fields such as `requestId` and `sandboxId` first. Never a query string or header: those carry secrets. */

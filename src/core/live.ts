@@ -246,6 +246,9 @@ export class LiveSandbox {
     if (this.#finishing) return;
     this.#status = status;
     if (status.endingReason !== undefined) this.#dismiss(status.endingReason);
+    if (status.browserEnding !== undefined) {
+      this.#presence.endAll({ code: 1011, reason: status.browserEnding }, 'client');
+    }
     if (status.endedReason !== undefined && hasEnded(status.state)) {
       void this.#finish(status.endedReason, status.endedAt ?? Date.now());
     } else if (this.#state !== status.state) {

@@ -82,9 +82,9 @@ export class Presence {
     };
   }
 
-  /** Ends every connection with this code and reason. */
-  endAll(ending: Ending): void {
-    for (const entry of this.#attached) entry.end(ending);
+  /** Ends every connection, or every one of a kind, with this code and reason. */
+  endAll(ending: Ending, kind?: AttachKind): void {
+    for (const entry of this.#attached) if (kind === undefined || entry.kind === kind) entry.end(ending);
   }
 
   /** Says it again, to a runtime whose connection is new. */

@@ -89,6 +89,8 @@ export interface SandboxStatus {
   readonly browserRestarts: number;
   /** Where Chromium's DevTools listen inside the sandbox; absent while no browser is up. */
   readonly devtools?: { readonly port: number; readonly browserPath: string };
+  /** Why the browser is being ended while its sandbox goes on, so that clients hear it before their connections break. */
+  readonly browserEnding?: string;
   /** TigerVNC's unix socket inside the sandbox. */
   readonly vncSocket?: string;
   /** Milliseconds from the runtime's start to each stage, for the answer to "what was slow". */

@@ -7,7 +7,7 @@ import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../cor
 import { connectTo } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
-import { FOLDER_NAME, folderOf, prepareRunDir, secretOf } from './folders.ts';
+import { downloadsOf, FOLDER_NAME, folderOf, prepareDownloads, prepareRunDir, secretOf } from './folders.ts';
 
 /** What one container may use. */
 export interface DockerLimits {
@@ -27,18 +27,25 @@ export interface DockerDriverOptions {
   readonly limits: DockerLimits;
   /** Short folder for the sandboxes' sockets; the engine must see it under the same path. */
   readonly runDir: string;
-  /** Recordings; the engine must see it under the same path. */
+  /** Recordings and downloads; the engine must see it under the same path. */
   readonly dataDir: string;
   readonly masterKey: Buffer;
   readonly startTimeoutSeconds: number;
+  /** What the downloads of one sandbox may take, in MiB. */
+  readonly downloadsMb: number;
 }
 
 /** The image's own user, used when we are root; else the container runs as we do, so that its files are ours. */
 const IMAGE_USER = { uid: 10_001, gid: 10_001 };
 /** Paths inside the container, as runtime-image/Dockerfile has them. */
-const INSIDE = { mount: '/run/berth', recordings: '/recordings', dir: '/sandbox/box' } as const;
+const INSIDE = {
+  mount: '/run/berth',
+  recordings: '/recordings',
+  downloads: '/downloads',
+  dir: '/sandbox/box',
+} as const;
 const SHM_BYTES = 1024 * 1024 * 1024;
-/** Profile, temporary files, downloads: memory of the container, like everything on a tmpfs. */
+/** Profile, temporary files: memory of the container, like everything on a tmpfs. */
 const SCRATCH_MB = 1024;
 /** Chromium runs out below some 4,000; an engine cannot give more than it was given itself, often 16,384. */
 const OPEN_FILES = 8192;
@@ -209,7 +216,7 @@ export class DockerDriver implements Driver {
   }
 
   async #prepareFolders(spec: SandboxSpec): Promise<void> {
-    const { runDir, seccomp, startTimeoutSeconds } = this.#options;
+    const { runDir, dataDir, seccomp, startTimeoutSeconds, downloadsMb } = this.#options;
     const { uid, gid } = this.#user;
     const mount = join(this.#dirOf(spec.id), 'm');
     await prepareRunDir(runDir);
@@ -222,6 +229,8 @@ export class DockerDriver implements Driver {
       notify: false,
       forgetConfig: true,
       recordingsDir: INSIDE.recordings,
+      downloadsDir: INSIDE.downloads,
+      downloadsMb,
       tombstone: `${INSIDE.mount}/ended.json`,
       user: null,
       // Not Debian's wrapper script, which costs a third of a second and adds nothing that is needed here.
@@ -233,6 +242,7 @@ export class DockerDriver implements Driver {
       await mkdir(folder, { recursive: true, mode: 0o700 });
       await chown(folder, uid, gid);
     }
+    await prepareDownloads(dataDir, spec.id, { uid, gid });
     const file = join(mount, 'runtime.json');
     await writeFile(file, JSON.stringify(config), { mode: 0o400, flag: 'wx' });
     await chown(file, uid, gid);
@@ -242,7 +252,7 @@ export class DockerDriver implements Driver {
   }
 
   #containerOf(spec: SandboxSpec, podman: boolean): Docker.ContainerCreateOptions {
-    const { image, network, seccomp, limits } = this.#options;
+    const { image, network, dataDir, seccomp, limits } = this.#options;
     const { uid, gid } = this.#user;
     const memory = limits.memoryMb * 1024 * 1024;
     return {
@@ -265,6 +275,7 @@ export class DockerDriver implements Driver {
         Binds: [
           `${join(this.#dirOf(spec.id), 'm')}:${INSIDE.mount}`,
           `${this.#recordingsOf(spec.id)}:${INSIDE.recordings}`,
+          `${downloadsOf(dataDir, spec.id)}:${INSIDE.downloads}`,
         ],
         ReadonlyRootfs: true,
         Tmpfs: {

@@ -1,7 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
-import { chmod, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
@@ -14,13 +14,21 @@ import {
 import { AppError } from '../core/errors.ts';
 import type { EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
-import { FOLDER_NAME, folderOf, prepareRunDir, secretOf } from './folders.ts';
+import {
+  FOLDER_NAME,
+  folderOf,
+  openToPassers,
+  prepareDownloads,
+  prepareRunDir,
+  secretOf,
+  unpassable,
+} from './folders.ts';
 import { endProcessesOf } from './leftovers.ts';
 
 export interface LocalDriverOptions {
-  /** Short folder for sockets, profiles and downloads of running sandboxes. */
+  /** Short folder for sockets and profiles of running sandboxes. */
   readonly runDir: string;
-  /** Recordings and words of ended sandboxes outlive the sandbox here. */
+  /** Recordings, downloads and words of ended sandboxes outlive the sandbox here. */
   readonly dataDir: string;
   /** The runtime program. */
   readonly runtimeProgram: string;
@@ -29,9 +37,11 @@ export interface LocalDriverOptions {
   /** Derives each sandbox's secret, so that none has to be stored by the service. */
   readonly masterKey: Buffer;
   readonly startTimeoutSeconds: number;
+  /** What the downloads of one sandbox may take, in MiB. */
+  readonly downloadsMb: number;
   /** PATH and TZ of the service; the runtime inherits these and nothing else. */
   readonly env: { readonly PATH: string; readonly TZ?: string };
-  /** Told once when Chromium has to run without its own sandbox. */
+  /** Told once when Chromium has to run without its own sandbox, or when downloads cannot be kept. */
   readonly warn: (message: string) => void;
 }
 
@@ -49,6 +59,7 @@ export class LocalDriver implements Driver {
   readonly name = 'local';
   readonly #options: LocalDriverOptions;
   #sandboxProbe: boolean | undefined;
+  #toldOfDownloads = false;
 
   constructor(options: LocalDriverOptions) {
     this.#options = options;
@@ -76,7 +87,7 @@ export class LocalDriver implements Driver {
     await this.stop(spec.id);
     try {
       await mkdir(dir, { mode: 0o711 });
-      const config = this.#configOf(spec);
+      const config = await this.#configOf(spec);
       await writeFile(join(dir, 'runtime.json'), JSON.stringify(config), { mode: 0o600 });
       await this.#spawnRuntime(dir, signal);
       return address;
@@ -139,9 +150,10 @@ export class LocalDriver implements Driver {
     return { endpoint: { path: join(this.#dirOf(id), 's') }, secret, direct: true };
   }
 
-  #configOf(spec: SandboxSpec): RuntimeConfig {
+  async #configOf(spec: SandboxSpec): Promise<RuntimeConfig> {
     const address = this.#addressOf(spec.id);
     const user = sandboxUser();
+    const downloadsDir = await this.#downloadsFor(spec.id, user);
     return {
       spec,
       secret: address.secret,
@@ -153,12 +165,31 @@ export class LocalDriver implements Driver {
       // The driver reads it again, and the browser's user cannot.
       forgetConfig: false,
       recordingsDir: join(this.#options.dataDir, 'recordings', spec.id),
+      ...(downloadsDir === undefined ? {} : { downloadsDir }),
+      downloadsMb: this.#options.downloadsMb,
       tombstone: this.#tombstoneOf(spec.id),
       user,
       chromium: this.#options.chromium as string,
       chromiumSandbox: this.#chromiumSandbox(user),
       startTimeoutSeconds: this.#options.startTimeoutSeconds,
     };
+  }
+
+  /** Undefined where the sandbox's user could not get to it: then its downloads end with it. */
+  async #downloadsFor(id: string, user: { uid: number; gid: number } | null): Promise<string | undefined> {
+    const { dataDir } = this.#options;
+    const blocked = user ? await unpassable(dirname(dataDir)) : undefined;
+    if (blocked === undefined) {
+      if (user) await openToPassers(dataDir, 'downloads');
+      return prepareDownloads(dataDir, id, user);
+    }
+    if (!this.#toldOfDownloads) {
+      this.#options.warn(
+        `Downloads end with their sandbox: its user cannot enter ${blocked}. Set BERTH_DATA_DIR to a folder elsewhere, or chmod o+x it.`,
+      );
+    }
+    this.#toldOfDownloads = true;
+    return undefined;
   }
 
   /** Whether Chromium's own sandbox can work: user namespaces for an ordinary user. Asked once. */
@@ -183,11 +214,11 @@ export class LocalDriver implements Driver {
     const { runDir } = this.#options;
     await prepareRunDir(runDir);
     // As root each sandbox is a user of its own, which has to get to its folder.
-    for (let above = dirname(runDir); process.getuid?.() === 0 && above !== '/'; above = dirname(above)) {
-      if (((await lstat(above)).mode & 0o001) !== 0) continue;
+    const blocked = process.getuid?.() === 0 ? await unpassable(dirname(runDir)) : undefined;
+    if (blocked !== undefined) {
       throw new AppError(
         'START_FAILED',
-        `The users of the sandboxes cannot enter ${above}: set BERTH_RUN_DIR to a folder elsewhere, or chmod o+x it.`,
+        `The users of the sandboxes cannot enter ${blocked}: set BERTH_RUN_DIR to a folder elsewhere, or chmod o+x it.`,
       );
     }
     // Xvfb run by an ordinary user would make it too, but as its own, and then complain to everybody else.

@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RuntimeConfig } from '../core/contracts.ts';
 import { Cdp } from './cdp.ts';
-import { childEnv, homeOf } from './desktop.ts';
+import { childEnv, homeOf, profileOf } from './desktop.ts';
 import { Child } from './processes.ts';
 
 /** A Chromium that takes a connection but does not answer its first call in this time is started again or given up, in milliseconds. */
@@ -39,7 +39,7 @@ export function chromiumArgs(config: RuntimeConfig): string[] {
     // Port 0: Chromium takes a free one itself and prints it. It listens on loopback only, whatever one asks (since M113).
     '--remote-debugging-port=0',
     // Without a profile folder of its own Chromium 136 and later ignore the debugging port.
-    `--user-data-dir=${join(homeOf(config), 'profile')}`,
+    `--user-data-dir=${profileOf(config)}`,
     // A browser that nobody set up must not ask, phone, or update anything.
     ...[
       '--no-first-run',
@@ -79,7 +79,7 @@ export async function startBrowser(
   display: number,
   signal: AbortSignal,
 ): Promise<{ child: Child; devtools: DevTools; cdp: Cdp }> {
-  const profile = join(homeOf(config), 'profile');
+  const profile = profileOf(config);
   // Left by a Chromium that was killed; with them the next one would refuse the profile (puppeteer#4860).
   for (const name of ['SingletonLock', 'SingletonSocket', 'SingletonCookie'])
     rmSync(join(profile, name), { force: true });

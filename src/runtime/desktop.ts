@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { type RuntimeConfig, SANDBOX_UIDS } from '../core/contracts.ts';
@@ -13,14 +13,45 @@ export function homeOf(config: RuntimeConfig): string {
   return join(config.dir, 'h');
 }
 
-/** Makes the folders of the browser's user, its own and nobody else's: temporary files, downloads. */
+/** Where what Chromium downloads lies, unless a client had it put elsewhere. */
+export function downloadsOf(config: RuntimeConfig): string {
+  return config.downloadsDir ?? join(homeOf(config), 'Downloads');
+}
+
+/** Chromium's profile. */
+export function profileOf(config: RuntimeConfig): string {
+  return join(homeOf(config), 'profile');
+}
+
+/**
+ * What Chromium would otherwise ask somebody at the screen about a download: where to; whether a page may start a second
+ * one; and whether to keep what comes over plain http. The last hangs on the setting "insecure content", which stays
+ * shut for https pages: there it would let in scripts as well.
+ */
+const PREFERENCES = {
+  download: { prompt_for_download: false },
+  profile: {
+    default_content_setting_values: { automatic_downloads: 1, mixed_script: 1 },
+    content_settings: { exceptions: { mixed_script: { 'https://*,*': { setting: 2 } } } },
+  },
+};
+
+/** Makes the folders of the browser's user, its own and nobody else's: temporary files, downloads, a profile. */
 export function prepareHome(config: RuntimeConfig): void {
   const home = homeOf(config);
+  const profile = profileOf(config);
+  const downloads = join(home, 'Downloads');
+  const made = [home, join(home, 't'), profile, join(profile, 'Default')];
+  // Chromium looks for a folder of this name (xdg-user-dirs), and follows a link.
+  if (config.downloadsDir === undefined) made.push(downloads);
   mkdirSync(config.dir, { recursive: true, mode: 0o711 });
-  for (const folder of [home, join(home, 't'), join(home, 'Downloads')]) {
-    mkdirSync(folder, { mode: 0o700 });
-    if (config.user) chownSync(folder, config.user.uid, config.user.gid);
-  }
+  for (const folder of made) mkdirSync(folder, { mode: 0o700 });
+  if (config.downloadsDir !== undefined) symlinkSync(config.downloadsDir, downloads);
+  const preferences = join(profile, 'Default', 'Preferences');
+  writeFileSync(preferences, JSON.stringify(PREFERENCES), { mode: 0o600, flag: 'wx' });
+  // The home itself last: until then nobody else can have put anything in there that would lead us astray.
+  if (config.user)
+    for (const path of [preferences, ...made.reverse()]) chownSync(path, config.user.uid, config.user.gid);
 }
 
 /** The X cookie lies in our folder, not in the user's: as root we must not write where a planted link could lead us. */

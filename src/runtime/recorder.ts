@@ -109,7 +109,7 @@ export class Recorder {
   #spawn(session: string): Child {
     const { spec, recordingsDir } = this.#config;
     // Deleting the last recording of a sandbox takes the folder along.
-    mkdirSync(recordingsDir, { recursive: true });
+    mkdirSync(recordingsDir, { recursive: true, mode: 0o700 });
     return new Child({
       name: 'ffmpeg',
       command: 'ffmpeg',

@@ -1,5 +1,6 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { RuntimeConfig } from '../core/contracts.ts';
 import type {
   EndedReason,
@@ -13,7 +14,8 @@ import { hasEnded, mayMove } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
 import { Activity, type LifeLimits } from './activity.ts';
 import { type DevTools, startBrowser } from './browser.ts';
-import { prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
+import { downloadsOf, prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
+import { MIB, trimDownloads, watchDownloads } from './downloads.ts';
 import { oomKills } from './memory.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
@@ -22,6 +24,8 @@ import { Watcher } from './watcher.ts';
 
 /** Chromium's profile is thrown away, so it gets no time to say goodbye. */
 const AT_ONCE = [['SIGKILL', 2000]] as const;
+/** Time for the word to reach the clients that their browser is being ended, before their connections break, in milliseconds. */
+const LAST_WORD_MS = 250;
 
 /** One sandbox from the inside: starts its parts in order, keeps them alive, watches its clocks, ends itself on time. */
 export class Supervisor {
@@ -38,6 +42,7 @@ export class Supervisor {
   #devtools: DevTools | undefined;
   #changes: SandboxChange = {};
   #watcher: Watcher | undefined;
+  #browserEnding: string | undefined;
   #vncUp = false;
   #xvfb: ReturnType<typeof startXvfb> | undefined;
   #recorder: Recorder | undefined;
@@ -68,6 +73,7 @@ export class Supervisor {
       recorder: this.#recorder?.status ?? { state: 'off' },
       browserRestarts: this.#keepers.browser?.restarts ?? 0,
       ...(this.#devtools ? { devtools: this.#devtools } : {}),
+      ...(this.#browserEnding ? { browserEnding: this.#browserEnding } : {}),
       ...(this.#vncUp ? { vncSocket: this.#config.vncSocket } : {}),
       stages: this.#stages,
     };
@@ -115,14 +121,14 @@ export class Supervisor {
       this.#keep('browser', async () => {
         this.#setDevTools(undefined);
         const { child, devtools, cdp } = await startBrowser(this.#config, display, startLimit(signal, this.#state));
-        const watcher = new Watcher(cdp, (why) => {
-          console.error(`${why}: it is killed`);
-          void child.stop(AT_ONCE);
-        });
+        const watcher = new Watcher(cdp, (why) => void this.#endBrowser(child, why));
         this.#watcher = watcher;
+        this.#browserEnding = undefined;
         this.#setDevTools(devtools);
+        const stopLooking = this.#limitDownloads(child);
         void child.exited.then(() => {
           watcher.close();
+          stopLooking();
           this.#setDevTools(undefined);
         });
         return child;
@@ -131,7 +137,10 @@ export class Supervisor {
   }
 
   async #keep(name: 'openbox' | 'vnc' | 'browser', start: () => Promise<Child>): Promise<void> {
-    const giveUp = (why: string): void => void this.end(`failed: ${why}`);
+    const giveUp = (why: string): void => {
+      const ours = name === 'browser' && this.#browserEnding ? `${this.#browserEnding}; ` : '';
+      void this.end(`failed: ${ours}${why}`);
+    };
     const keeper = new Keeper({ start, giveUp, mayEnd: name === 'browser' });
     this.#keepers[name] = keeper;
     await keeper.start();
@@ -141,6 +150,28 @@ export class Supervisor {
   #setDevTools(devtools: DevTools | undefined): void {
     this.#devtools = devtools;
     if (this.#state === 'READY') this.#onChange();
+  }
+
+  /** Ends this browser, not its sandbox, when its downloads take too much; the keeper starts the next one. */
+  #limitDownloads(browser: Child): () => void {
+    const { downloadsMb } = this.#config;
+    if (downloadsMb === undefined) return () => {};
+    const folder = downloadsOf(this.#config);
+    const limit = downloadsMb * MIB;
+    return watchDownloads(folder, limit, async () => {
+      // Stands still with its connections open, and writes no more, while its clients are told why.
+      browser.process.kill('SIGSTOP');
+      const trimmed = trimDownloads(folder, limit);
+      await this.#endBrowser(browser, `downloads exceed the limit of ${downloadsMb} MB`, trimmed);
+    });
+  }
+
+  /** Ends this browser, not its sandbox, once its clients have been told why. */
+  async #endBrowser(browser: Child, why: string, meanwhile?: Promise<void>): Promise<void> {
+    this.#browserEnding = why;
+    this.#setDevTools(undefined);
+    await Promise.all([meanwhile, sleep(LAST_WORD_MS)]);
+    await browser.stop(AT_ONCE);
   }
 
   /** Starts or stops the recorder; idempotent. */

@@ -54,7 +54,8 @@ export class Watcher {
         },
         // Stays asking: whatever went wrong, this connection is of no use any more.
         (err: Error) => {
-          if (err.message.includes('did not answer')) onHung(err.message);
+          if (err.message.includes('did not answer'))
+            onHung(`the browser did not answer for ${HUNG_AFTER_MS / 1000} s`);
         },
       );
     }, ASK_EVERY_MS);

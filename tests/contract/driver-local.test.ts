@@ -19,6 +19,7 @@ driverContract('local', async () => {
       chromium: '/usr/bin/chromium',
       masterKey: Buffer.alloc(32, 7),
       startTimeoutSeconds: 40,
+      downloadsMb: 100,
       env: { PATH: process.env.PATH ?? '' },
       warn: () => {},
     });

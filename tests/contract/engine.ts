@@ -37,6 +37,7 @@ export function dockerOptions(over: Partial<DockerDriverOptions> = {}): DockerDr
     // Another key is another service, whose containers are not ours.
     masterKey: Buffer.from(base.padEnd(32, '.')).subarray(0, 32),
     startTimeoutSeconds: 40,
+    downloadsMb: 100,
     ...over,
   };
 }

@@ -126,6 +126,8 @@ describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, ()
     assert.ok(file.text.startsWith('\x1a\x45\xdf\xa3'), 'Matroska');
     const digest = (text: string): string => createHash('sha256').update(text, 'latin1').digest('hex');
     assert.equal(digest((await expect(service, 200, 'getSandboxRecording', { id, filename })).text), digest(file.text));
+    assert.deepEqual((await expect(service, 200, 'listDownloads', { id })).json.data, { downloads: [] });
+    for (const verb of ['get', 'delete']) await expect(service, 404, `${verb}Download`, { id, filename });
     await expect(service, 404, 'getSandboxRecording', { id: 'other', filename });
     await expect(service, 404, 'deleteSandboxRecording', { id: 'other', filename });
     const gone = (await expect(service, 200, 'deleteSandboxRecording', { id, filename })).json;

@@ -158,7 +158,7 @@ describe('a browser that hangs', () => {
     await signalPart(service, sandbox.sandboxId, 'chromium', 'SIGSTOP');
     const { code, reason } = await raw.closed;
     assert.equal(code, 1011);
-    assert.notEqual(reason, '');
+    assert.match(reason, /the browser did not answer for 10 s/);
     assert.ok(performance.now() - since > 8000, 'not before');
     const browser = await connect(sandbox);
     assert.match(await browser.version(), /^Chrome\//);

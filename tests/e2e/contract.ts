@@ -81,7 +81,10 @@ export const asked = new Set<string>();
 export async function call(service: Service, operation: string, given: Call = {}): Promise<Answer> {
   const { id = '', filename = '', page = '', query = '', body, key } = given;
   const { method, path } = contract.operations.get(operation) ?? assert.fail(`no operation ${operation}`);
-  const url = `${service.url}${path.replace('{id}', id).replace('{filename}', filename).replace('{page}', page)}?${query}`;
+  const url = `${service.url}${path
+    .replace('{id}', id)
+    .replace(/{(file)?name}/, filename)
+    .replace('{page}', page)}?${query}`;
   const answer = await fetch(url, {
     method: method.toUpperCase(),
     headers: key === undefined ? {} : { authorization: `Bearer ${key}` },
