@@ -9,10 +9,12 @@ import { type Logger, pino } from 'pino';
 import { Api } from './api/server.ts';
 import type { Config } from './config.ts';
 import { Access } from './core/access.ts';
+import { Admission } from './core/admission.ts';
 import type { Driver } from './core/contracts.ts';
 import { AppError } from './core/errors.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
+import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
 import { Gateway } from './gateway/server.ts';
 import { Recordings } from './recordings/recordings.ts';
 import { EmbeddedRegistry } from './registry/embedded.ts';
@@ -54,7 +56,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     openLink: openRuntimeLink,
     registry,
     templates: new Map([['default', {}]]),
-    maxSandboxes: config.maxSandboxes,
+    admission: createAdmission(config),
     startTimeoutSeconds: config.startTimeoutSeconds,
     log,
   });
@@ -115,12 +117,20 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       clearInterval(forgetting);
       // Nobody new is admitted from here on, but the door stays open for those who ask how it goes.
       await sandboxes.close(stopSandboxes);
+      await api.quiet();
       gateway.close();
       await api.close();
       await registry.close();
       if (stopSandboxes) await driver.close?.();
     },
   };
+}
+
+function createAdmission(config: Config): Admission {
+  const { maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb } = config;
+  // Containers lie in control groups of the engine's, not below ours.
+  const freeMemoryMb = config.driver === 'docker' ? hostFreeMemoryMb : ownFreeMemoryMb;
+  return new Admission({ maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb, freeMemoryMb });
 }
 
 async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Logger): Promise<Driver> {

@@ -46,6 +46,14 @@ export interface Config {
   /** Without a trailing slash; undefined: the address each request came to. */
   readonly publicUrl: string | undefined;
   readonly maxSandboxes: number;
+  /** Sandboxes that start at once. */
+  readonly maxStarts: number;
+  /** Creates that wait for their turn. */
+  readonly maxQueue: number;
+  /** Their longest wait. */
+  readonly queueSeconds: number;
+  /** Memory that starts must leave free; 0: not looked at. */
+  readonly minFreeMemoryMb: number;
   /** Absolute path of the browser; undefined: looked for on PATH. */
   readonly chromium: string | undefined;
   readonly logLevel: LogLevel;
@@ -185,6 +193,35 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     danger: 'Each takes up to about a gigabyte of memory under load.',
     parse: (text) => parseInteger(text, 1, 1000),
   },
+  maxStarts: {
+    name: 'BERTH_MAX_STARTS',
+    default: String(Math.max(2, os.availableParallelism())),
+    defaultShown: 'number of processors, at least 2',
+    meaning: 'Sandboxes that start at once, 1 to 1000; further creates wait in the queue.',
+    danger: 'More than there are processors makes every start slower, up to its time limit.',
+    parse: (text) => parseInteger(text, 1, 1000),
+  },
+  maxQueue: {
+    name: 'BERTH_MAX_QUEUE',
+    default: '50',
+    meaning: 'Creates that wait for a start or for memory, 0 to 1000; one more is refused with 429.',
+    danger: 'Each that waits holds a connection and counts as a sandbox.',
+    parse: (text) => parseInteger(text, 0, 1000),
+  },
+  queueSeconds: {
+    name: 'BERTH_QUEUE_SECONDS',
+    default: '30',
+    meaning: 'Longest wait in the queue in seconds, 1 to 600; then 429.',
+    danger: 'Longer than callers have patience, and they hang up.',
+    parse: (text) => parseInteger(text, 1, 600),
+  },
+  minFreeMemoryMb: {
+    name: 'BERTH_MIN_FREE_MEMORY_MB',
+    default: '512',
+    meaning: 'Memory that starting sandboxes must leave free, 0 to 1048576; creates wait for it. 0 does not look.',
+    danger: 'What runs already may still grow: too little, and the machine swaps or kills.',
+    parse: (text) => parseInteger(text, 0, 1_048_576),
+  },
   chromium: {
     name: 'BERTH_CHROMIUM',
     default: '',
@@ -252,6 +289,10 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     apiKeys: read('apiKeys'),
     publicUrl: read('publicUrl'),
     maxSandboxes: read('maxSandboxes'),
+    maxStarts: read('maxStarts'),
+    maxQueue: read('maxQueue'),
+    queueSeconds: read('queueSeconds'),
+    minFreeMemoryMb: read('minFreeMemoryMb'),
     chromium: read('chromium'),
     logLevel: read('logLevel'),
     startTimeoutSeconds: read('startTimeoutSeconds'),

@@ -29,12 +29,14 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
 
   router.post('/sandboxes', async (ctx) => {
     const { wait } = validator.query<{ wait: boolean }>('createSandbox', new URLSearchParams(ctx.querystring));
+    const headers = validator.headers<{ 'idempotency-key'?: string }>('createSandbox', ctx.headers);
     const given = await readJson(ctx.req);
     const input = validator.body<CreateInput>('createSandbox', given === undefined ? {} : given);
     const gone = new AbortController();
     // Of the response: the request's own 'close' comes as soon as its body was read.
     ctx.res.once('close', () => gone.abort());
-    answer(ctx, await sandboxes.create(principalOf(ctx), input, wait, gone.signal), wait ? 201 : 202);
+    const key = headers['idempotency-key'];
+    answer(ctx, await sandboxes.create(principalOf(ctx), input, wait, gone.signal, key), wait ? 201 : 202);
   });
 
   router.get('/sandboxes', (ctx) => {

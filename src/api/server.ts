@@ -1,5 +1,6 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Router } from '@koa/router';
 import Koa, { type Context } from 'koa';
 import { type Access, assertMayChange, type Principal, sees } from '../core/access.ts';
@@ -35,6 +36,7 @@ export interface ApiOptions {
 export class Api {
   readonly #server: Server;
   readonly #socket: string;
+  #answering = 0;
 
   constructor(options: ApiOptions, socket: string) {
     this.#socket = socket;
@@ -42,6 +44,12 @@ export class Api {
     // Creation holds its request open for as long as a start may take; the runtime has its own limit.
     this.#server.requestTimeout = 0;
     this.#server.keepAliveTimeout = 60_000;
+    this.#server.on('request', (_req, res) => {
+      this.#answering += 1;
+      res.once('close', () => {
+        this.#answering -= 1;
+      });
+    });
   }
 
   listen(): Promise<void> {
@@ -53,6 +61,15 @@ export class Api {
         resolve();
       });
     });
+  }
+
+  /** Resolves when nobody waits for an answer, after a second at most: whoever is sent away at the end is to hear why. */
+  async quiet(): Promise<void> {
+    // Seen twice, so that the gateway has had its turn to pass the last answer on.
+    for (let i = 0, seen = 0; i < 50 && seen < 2; i++) {
+      await sleep(20);
+      seen = this.#answering === 0 ? seen + 1 : 0;
+    }
   }
 
   close(): Promise<void> {

@@ -25,6 +25,7 @@ interface Document {
 export class Validator {
   readonly #bodies = new Map<string, ValidateFunction>();
   readonly #queries = new Map<string, ValidateFunction>();
+  readonly #headers = new Map<string, ValidateFunction>();
 
   constructor(openapiYaml: string) {
     const document = parse(openapiYaml) as Document;
@@ -42,9 +43,12 @@ export class Validator {
             compiled(strictAjv, [path, method, 'requestBody', 'content', 'application/json', 'schema']),
           );
         }
-        const query = (operation.parameters ?? []).map((p) => resolve(document, p)).filter((p) => p.in === 'query');
-        const properties = Object.fromEntries(query.map((p) => [p.name, p.schema]));
-        this.#queries.set(id, coercing.compile({ type: 'object', properties: absolute(properties) as object }));
+        const parameters = (operation.parameters ?? []).map((p) => resolve(document, p));
+        const query = parameters.filter((p) => p.in === 'query').map((p) => [p.name, p.schema]);
+        this.#queries.set(id, coercing.compile(objectOf(query)));
+        // Node gives header names in lower case.
+        const headers = parameters.filter((p) => p.in === 'header').map((p) => [p.name.toLowerCase(), p.schema]);
+        this.#headers.set(id, strictAjv.compile(objectOf(headers)));
       }
     }
   }
@@ -57,6 +61,11 @@ export class Validator {
   /** The query with types and defaults of its schema; parameters that are not described are let be. */
   query<T>(operationId: string, query: URLSearchParams): T {
     return checked<T>(this.#queries.get(operationId), Object.fromEntries(query));
+  }
+
+  /** The headers, by their names in lower case; those that are not described are let be. */
+  headers<T>(operationId: string, headers: object): T {
+    return checked<T>(this.#headers.get(operationId), headers);
   }
 }
 
@@ -76,6 +85,10 @@ function compiled(ajv: Ajv2020, path: string[]): ValidateFunction {
 function resolve(document: Document, parameter: Parameter): Parameter {
   const name = parameter.$ref?.replace('#/components/parameters/', '');
   return name === undefined ? parameter : (document.components.parameters[name] as Parameter);
+}
+
+function objectOf(properties: unknown[][]): object {
+  return { type: 'object', properties: absolute(Object.fromEntries(properties)) };
 }
 
 /** References of a schema that is compiled outside the document point back into it. */

@@ -14,7 +14,13 @@ export interface paths {
         /** Live and remembered sandboxes, newest first. `metadata.<key>=<value>` filters by metadata. */
         get: operations["listSandboxes"];
         put?: never;
-        /** Start a sandbox. Answers when Chromium and the VNC server both answered. */
+        /**
+         * Start a sandbox. Answers when Chromium and the VNC server both answered.
+         * @description A create that may not start yet, because enough others are starting or memory is short, waits in a bounded queue; its
+         *     sandbox is CREATING meanwhile, and its lifetime counts. 429 with `Retry-After` and a message that names the limit:
+         *     too many sandboxes or a full queue (at once), or no turn in time. A caller that hangs up before READY gives its
+         *     sandbox up, except with an `Idempotency-Key`.
+         */
         post: operations["createSandbox"];
         delete?: never;
         options?: never;
@@ -737,7 +743,16 @@ export interface operations {
                 /** @description false answers 202 at once */
                 wait?: boolean;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description Chosen by the caller for one create, compared as it stands; a UUID is best. The same key and body of the same tenant
+                 *     within 24 hours answer with the sandbox of the first call in its present state, or wait with a call that is
+                 *     under way for the same result; another body is refused with 422. The start goes on when the caller hangs up, so that
+                 *     its retry finds the sandbox. A start that failed is not remembered: a retry starts anew. Survives a restart of
+                 *     the service. The last 10,000 keys are kept.
+                 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };

@@ -10,6 +10,7 @@ export const ERRORS = {
   METHOD_NOT_ALLOWED: { code: 1005, status: 405, error: 'method not allowed' },
   PAYLOAD_TOO_LARGE: { code: 1006, status: 413, error: 'payload too large' },
   UPGRADE_REQUIRED: { code: 1007, status: 426, error: 'upgrade required' },
+  IDEMPOTENCY_KEY_REUSED: { code: 1008, status: 422, error: 'idempotency key reused' },
   SANDBOX_NOT_FOUND: { code: 2001, status: 404, error: 'sandbox not found' },
   SANDBOX_EXISTS: { code: 2002, status: 409, error: 'sandbox exists' },
   SANDBOX_ENDED: { code: 2003, status: 410, error: 'sandbox ended' },

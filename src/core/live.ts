@@ -54,6 +54,7 @@ export class LiveSandbox {
   /** Called after every change; each waiter looks for itself. */
   readonly #waiters = new Set<() => void>();
   readonly #startAbort = new AbortController();
+  #stopReason: EndedReason | undefined;
   #state: SandboxState = 'CREATING';
   #status: SandboxStatus | undefined;
   #address: RuntimeAddress | undefined;
@@ -91,11 +92,17 @@ export class LiveSandbox {
     };
   }
 
-  /** Starts it and waits for READY. Whatever goes wrong, the sandbox is undone and remembered as FAILED, and START_FAILED is thrown. */
-  async start(caller: AbortSignal | undefined): Promise<void> {
-    const limit = AbortSignal.timeout((this.#options.startTimeoutSeconds + 5) * 1000);
-    const signal = AbortSignal.any([limit, this.#startAbort.signal, ...(caller ? [caller] : [])]);
+  /**
+   * Starts it, as soon as its turn has come, and waits for READY. Whatever goes wrong, the sandbox is undone and remembered as
+   * FAILED, and START_FAILED is thrown, or what the turn was refused with.
+   */
+  async start(caller: AbortSignal | undefined, turn: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const givenUp = AbortSignal.any([this.#startAbort.signal, ...(caller ? [caller] : [])]);
+    let limit: AbortSignal | undefined;
     try {
+      await turn(givenUp);
+      limit = AbortSignal.timeout((this.#options.startTimeoutSeconds + 5) * 1000);
+      const signal = AbortSignal.any([limit, givenUp]);
       this.#address = await this.#options.driver.start(this.spec, signal);
       await this.#openLink(this.#address, signal);
       await this.whenReady(signal);
@@ -103,12 +110,12 @@ export class LiveSandbox {
       const sentence = err instanceof Error ? err.message : String(err);
       const why = caller?.aborted
         ? 'the caller went away before it was ready'
-        : limit.aborted && !(err instanceof AppError && err.errorName === 'START_FAILED')
+        : limit?.aborted && !(err instanceof AppError && err.errorName === 'START_FAILED')
           ? 'it was not ready in time'
           : sentence.replace(/^The sandbox did not start: /, '');
-      await this.#destroy(this.#startAbort.signal.aborted ? 'deleted' : `failed: ${why}`);
+      await this.#destroy(this.#stopReason ?? `failed: ${why}`);
       const ended = this.#ended?.endedReason ?? why;
-      throw err instanceof AppError && err.errorName === 'START_FAILED'
+      throw err instanceof AppError && ['START_FAILED', 'NO_CAPACITY', 'SHUTTING_DOWN'].includes(err.errorName)
         ? err
         : new AppError('START_FAILED', `The sandbox did not start: ${ended}`, {}, err);
     }
@@ -223,6 +230,7 @@ export class LiveSandbox {
 
   async #stop(reason: EndedReason): Promise<void> {
     if (this.#state === 'CREATING') {
+      this.#stopReason = reason;
       this.#startAbort.abort(new Error(`it was stopped while it was starting: ${reason}`));
       await this.#until(() => hasEnded(this.#state), AbortSignal.timeout(30_000), 'INTERNAL', 'it did not end');
     } else {

@@ -51,6 +51,14 @@ export interface SandboxSpec {
   readonly onBrowserClose: BrowserClose;
   readonly activity: ActivityKind;
   readonly metadata: Readonly<Record<string, string>>;
+  /** Of a create with an `Idempotency-Key`. It lies with the sandbox, so that a service that was restarted knows it again. */
+  readonly idempotency?: Idempotency;
+}
+
+/** Hashes that tell a repeated create from a new one: of tenant and key, and of what was asked for. */
+export interface Idempotency {
+  readonly key: string;
+  readonly body: string;
 }
 
 /** Why a sandbox ended; `failed: …` carries the sentence of the fault. */

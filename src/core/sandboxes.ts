@@ -1,13 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import { assertMayChange, type Principal, sees } from './access.ts';
+import type { Admission } from './admission.ts';
 import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
 import { AppError } from './errors.ts';
+import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
 import { LiveSandbox, type SandboxInfo } from './live.ts';
 import type { AttachKind, Attachment } from './presence.ts';
 import {
   type ActivityKind,
   type BrowserClose,
   DEFAULTS,
+  type Idempotency,
   type PageInfo,
   type RecordingMode,
   type SandboxSpec,
@@ -48,7 +51,7 @@ export interface SandboxesOptions {
   readonly openLink: OpenRuntimeLink;
   readonly registry: Registry;
   readonly templates: ReadonlyMap<string, Template>;
-  readonly maxSandboxes: number;
+  readonly admission: Admission;
   readonly startTimeoutSeconds: number;
   readonly log: Log;
 }
@@ -62,6 +65,7 @@ const READY_WAIT_MS = 30_000;
 export class Sandboxes {
   readonly #options: SandboxesOptions;
   readonly #live = new Map<string, LiveSandbox>();
+  readonly #keys = new IdempotencyKeys((id) => this.find(id));
   /** Ended sandboxes of which something is left: their engine was away. */
   readonly #unremoved = new Set<string>();
   #removing: NodeJS.Timeout | undefined;
@@ -85,24 +89,36 @@ export class Sandboxes {
         this.#options.log.error({ sandboxId: id, err }, 'could not take over a sandbox of an earlier run');
       });
     }
+    const known = [...this.#options.registry.list(), ...this.#live.values()].map(({ spec }) => spec);
+    for (const spec of known.sort((a, b) => a.createdAt - b.createdAt)) this.#keys.add(spec);
   }
 
-  /** Resolves when READY, or at once when `wait` is false. Throws TEMPLATE_NOT_FOUND, SANDBOX_EXISTS, NO_CAPACITY, START_FAILED. */
-  async create(principal: Principal, input: CreateInput, wait: boolean, signal: AbortSignal): Promise<SandboxInfo> {
+  /**
+   * Resolves when READY, or at once when `wait` is false. With an idempotency key that was used before, with the sandbox of
+   * then. Throws TEMPLATE_NOT_FOUND, SANDBOX_EXISTS, IDEMPOTENCY_KEY_REUSED, NO_CAPACITY, START_FAILED, SHUTTING_DOWN.
+   */
+  async create(
+    principal: Principal,
+    input: CreateInput,
+    wait: boolean,
+    signal: AbortSignal,
+    idempotencyKey?: string,
+  ): Promise<SandboxInfo> {
     assertMayChange(principal);
     if (this.#closing) throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
-    const spec = this.#specOf(principal, input);
-    if (this.#live.size >= this.#options.maxSandboxes) {
-      const message = `All ${this.#options.maxSandboxes} sandboxes of this service are in use (BERTH_MAX_SANDBOXES).`;
-      throw new AppError('NO_CAPACITY', message, { 'Retry-After': '5' });
-    }
+    const idempotency =
+      idempotencyKey === undefined ? undefined : idempotencyOf(principal.tenant, idempotencyKey, input);
+    const earlier = idempotency && this.#keys.earlier(idempotency);
+    if (earlier) return this.#createdBefore(earlier, wait, signal);
+    const spec = this.#specOf(principal, input, idempotency);
+    const place = this.#options.admission.enter(this.#live.size);
     const live = this.#track(spec);
-    const started = live.start(wait ? signal : undefined);
-    if (!wait) {
-      started.catch(() => {}); // its outcome is the sandbox's state
-      return live.info;
-    }
-    await started;
+    // With a key it goes on when the caller hangs up: the caller's retry finds it.
+    const started = live.start(wait && !idempotency ? signal : undefined, (givenUp) => place.turn(givenUp));
+    const over = started.finally(() => place.leave());
+    over.catch(() => {}); // its outcome is the sandbox's state, also when nobody waits
+    this.#keys.add(spec, over);
+    if (wait) await over;
     return live.info;
   }
 
@@ -213,10 +229,27 @@ export class Sandboxes {
   async close(stop: boolean): Promise<void> {
     this.#closing = true;
     clearTimeout(this.#removing);
+    this.#options.admission.close();
     const all = [...this.#live.values()];
     await Promise.all(
       all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())),
     );
+  }
+
+  /** The sandbox of an earlier create with the same key, as it is now; one that is starting is waited for. */
+  async #createdBefore({ id, started }: Earlier, wait: boolean, signal: AbortSignal): Promise<SandboxInfo> {
+    const live = this.#live.get(id);
+    if (wait && started) await started;
+    else if (wait && live?.state === 'CREATING') {
+      // Begun by an earlier run of the service.
+      await live.whenReady(AbortSignal.any([signal, AbortSignal.timeout(READY_WAIT_MS)])).catch((err: unknown) => {
+        const reason = this.find(id)?.ended?.endedReason;
+        throw reason === undefined ? err : new AppError('START_FAILED', `The sandbox did not start: ${reason}`);
+      });
+    }
+    const info = live?.info ?? this.find(id);
+    if (!info) throw notFound(id);
+    return info;
   }
 
   async #readyOne(id: string, signal: AbortSignal): Promise<LiveSandbox> {
@@ -272,7 +305,7 @@ export class Sandboxes {
     this.#removing.unref();
   }
 
-  #specOf(principal: Principal, input: CreateInput): SandboxSpec {
+  #specOf(principal: Principal, input: CreateInput, idempotency: Idempotency | undefined): SandboxSpec {
     const templateName = input.templateName ?? 'default';
     const template = this.#options.templates.get(templateName);
     if (!template) throw new AppError('TEMPLATE_NOT_FOUND', `templateName: no template is called "${templateName}".`);
@@ -297,6 +330,7 @@ export class Sandboxes {
       onBrowserClose: asked.onBrowserClose ?? DEFAULTS.onBrowserClose,
       activity: asked.activity ?? DEFAULTS.activity,
       metadata: asked.metadata ?? {},
+      ...(idempotency ? { idempotency } : {}),
     };
   }
 }

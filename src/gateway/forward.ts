@@ -25,6 +25,7 @@ const PHRASES: Readonly<Record<number, string>> = {
   410: 'Gone',
   413: 'Content Too Large',
   416: 'Range Not Satisfiable',
+  422: 'Unprocessable Content',
   426: 'Upgrade Required',
   429: 'Too Many Requests',
   500: 'Internal Server Error',

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { availableParallelism } from 'node:os';
 import { test } from 'node:test';
 import { ConfigError, loadConfig, SETTINGS, settingsTable } from '../../src/config.ts';
 
@@ -33,6 +34,10 @@ test('an empty environment gives the defaults, frozen', () => {
     apiKeys: [],
     publicUrl: undefined,
     maxSandboxes: 20,
+    maxStarts: Math.max(2, availableParallelism()),
+    maxQueue: 50,
+    queueSeconds: 30,
+    minFreeMemoryMb: 512,
     chromium: undefined,
     logLevel: 'info',
     startTimeoutSeconds: 60,
@@ -66,6 +71,10 @@ test('good values arrive parsed', () => {
     BERTH_API_KEYS: `acme:${KEY}, ops:${KEY}-2:admin,tv:${KEY}-3:viewer`,
     BERTH_PUBLIC_URL: 'https://berth.example.com/browsers/',
     BERTH_MAX_SANDBOXES: '1000',
+    BERTH_MAX_STARTS: '1',
+    BERTH_MAX_QUEUE: '0',
+    BERTH_QUEUE_SECONDS: '600',
+    BERTH_MIN_FREE_MEMORY_MB: '0',
     BERTH_CHROMIUM: process.execPath,
     BERTH_LOG_LEVEL: 'silent',
     BERTH_START_TIMEOUT_SECONDS: '600',
@@ -93,6 +102,10 @@ test('good values arrive parsed', () => {
     ],
     publicUrl: 'https://berth.example.com/browsers',
     maxSandboxes: 1000,
+    maxStarts: 1,
+    maxQueue: 0,
+    queueSeconds: 600,
+    minFreeMemoryMb: 0,
     chromium: process.execPath,
     logLevel: 'silent',
     startTimeoutSeconds: 600,
@@ -115,6 +128,10 @@ test('a bad value stops the start with one sentence that names the setting', () 
     BERTH_API_KEYS: ['x', `acme:${KEY}:root`, 'acme:short', `:${KEY}`, `a b:${KEY}`, `a:${KEY},`, `a:${KEY}:user:x`],
     BERTH_PUBLIC_URL: ['berth.example.com', 'ftp://a', 'http://u:p@a', 'http://a?', 'http://a/#', 'http://'],
     BERTH_MAX_SANDBOXES: ['0', '1001', 'many'],
+    BERTH_MAX_STARTS: ['0', '1001'],
+    BERTH_MAX_QUEUE: ['-1', '1001'],
+    BERTH_QUEUE_SECONDS: ['0', '601'],
+    BERTH_MIN_FREE_MEMORY_MB: ['-1', '1048577', '1GB'],
     BERTH_CHROMIUM: ['/nowhere/chromium', '/'],
     BERTH_LOG_LEVEL: ['verbose', 'INFO'],
     BERTH_START_TIMEOUT_SECONDS: ['0', '601', '1e2'],

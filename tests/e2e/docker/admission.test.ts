@@ -1,0 +1,3 @@
+import { again } from './again.ts';
+
+await again('admission', () => import('../admission.test.ts'));
