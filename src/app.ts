@@ -11,7 +11,9 @@ import type { Config } from './config.ts';
 import { Access } from './core/access.ts';
 import { Admission } from './core/admission.ts';
 import type { Driver } from './core/contracts.ts';
+import { Counters } from './core/counters.ts';
 import { AppError } from './core/errors.ts';
+import { Events } from './core/events.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
@@ -34,6 +36,8 @@ export interface App {
 
 /** How often it is looked for downloads of sandboxes that the service has forgotten, in milliseconds. */
 const FORGET_EVERY_MS = 60_000;
+/** How long answers that are on their way may take when everything else has ended, in milliseconds. */
+const LAST_WORDS_MS = 500;
 
 /** Of the environment, what programs inside a sandbox may know. */
 type Env = { readonly PATH: string; readonly TZ?: string };
@@ -51,10 +55,13 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   const registry = await EmbeddedRegistry.open(join(config.dataDir, 'history.jsonl'));
   const driver = await createDriver(config, env, masterKey, log);
   await driver.check();
+  const events = new Events();
+  const counters = new Counters();
   const sandboxes = new Sandboxes({
     driver,
     openLink: openRuntimeLink,
     registry,
+    events,
     templates: new Map([['default', {}]]),
     admission: createAdmission(config),
     startTimeoutSeconds: config.startTimeoutSeconds,
@@ -81,6 +88,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       sandboxes,
       recordings,
       downloads,
+      events,
+      counters,
       ready: () => {
         if (sandboxes.closing)
           throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
@@ -93,7 +102,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     },
     apiSocket,
   );
-  const gateway = new Gateway({ access, sandboxes, apiSocket, log });
+  const gateway = new Gateway({ access, sandboxes, apiSocket, counters, log });
   let port: number;
   try {
     await api.listen();
@@ -117,7 +126,9 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       clearInterval(forgetting);
       // Nobody new is admitted from here on, but the door stays open for those who ask how it goes.
       await sandboxes.close(stopSandboxes);
-      await api.quiet();
+      // Whoever reads events has a right to the last ones and to a proper end.
+      events.close();
+      await gateway.drain(LAST_WORDS_MS);
       gateway.close();
       await api.close();
       await registry.close();

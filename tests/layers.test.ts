@@ -50,6 +50,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   'http-proxy': ['src/api/'],
   koa: ['src/api/'],
   '@koa/router': ['src/api/'],
+  'prom-client': ['src/api/'],
   ajv: ['src/api/'],
   'ajv-formats': ['src/api/'],
   yaml: ['src/api/'],

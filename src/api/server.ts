@@ -1,18 +1,21 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Router } from '@koa/router';
 import Koa, { type Context } from 'koa';
 import { type Access, assertMayChange, type Principal, sees } from '../core/access.ts';
 import type { Downloads, Log } from '../core/contracts.ts';
+import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import type { Events } from '../core/events.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
 import { principalOf } from './context.ts';
 import { devToolsRoutes } from './devtools.ts';
 import { downloadRoutes } from './downloads.ts';
+import { eventRoutes } from './events.ts';
 import { liveRoutes } from './live.ts';
 import { metaRoutes } from './meta.ts';
+import { metricsRoutes } from './metrics.ts';
 import { recordingRoutes } from './recordings.ts';
 import { sandboxRoutes } from './sandboxes.ts';
 import { Urls } from './urls.ts';
@@ -23,6 +26,8 @@ export interface ApiOptions {
   readonly sandboxes: Sandboxes;
   readonly recordings: Recordings;
   readonly downloads: Downloads;
+  readonly events: Events;
+  readonly counters: Counters;
   /** Throws when no sandbox could be started now. */
   readonly ready: () => Promise<void>;
   readonly openapiYaml: string;
@@ -36,7 +41,6 @@ export interface ApiOptions {
 export class Api {
   readonly #server: Server;
   readonly #socket: string;
-  #answering = 0;
 
   constructor(options: ApiOptions, socket: string) {
     this.#socket = socket;
@@ -44,12 +48,6 @@ export class Api {
     // Creation holds its request open for as long as a start may take; the runtime has its own limit.
     this.#server.requestTimeout = 0;
     this.#server.keepAliveTimeout = 60_000;
-    this.#server.on('request', (_req, res) => {
-      this.#answering += 1;
-      res.once('close', () => {
-        this.#answering -= 1;
-      });
-    });
   }
 
   listen(): Promise<void> {
@@ -61,15 +59,6 @@ export class Api {
         resolve();
       });
     });
-  }
-
-  /** Resolves when nobody waits for an answer, after a second at most: whoever is sent away at the end is to hear why. */
-  async quiet(): Promise<void> {
-    // Seen twice, so that the gateway has had its turn to pass the last answer on.
-    for (let i = 0, seen = 0; i < 50 && seen < 2; i++) {
-      await sleep(20);
-      seen = this.#answering === 0 ? seen + 1 : 0;
-    }
   }
 
   close(): Promise<void> {
@@ -87,12 +76,14 @@ function buildApp(options: ApiOptions): Koa {
   const router = new Router();
   // Unanswered errors are already answered and logged by the first middleware.
   app.silent = true;
-  app.use(answerErrors(options.log));
+  app.use(answerErrors(options.log, options.counters));
   app.use(authenticate(options.access));
   app.use(refuseUnrouted);
 
   metaRoutes(router, { ready: options.ready, openapiYaml: options.openapiYaml });
   sandboxRoutes(router, { sandboxes: options.sandboxes, urls, validator });
+  eventRoutes(router, { sandboxes: options.sandboxes, events: options.events, validator });
+  metricsRoutes(router, options);
   const visible = (ctx: Context) => (sandboxId: string) => {
     const principal = principalOf(ctx);
     const owner = options.sandboxes.find(sandboxId)?.spec.owner;
@@ -109,7 +100,7 @@ function buildApp(options: ApiOptions): Koa {
 }
 
 /** First in line: request id, one log line a request, every failure as JSON. */
-function answerErrors(log: Log): Koa.Middleware {
+function answerErrors(log: Log, counters: Counters): Koa.Middleware {
   return async (ctx, next) => {
     const started = performance.now();
     const requestId = ctx.get('x-request-id');
@@ -119,6 +110,7 @@ function answerErrors(log: Log): Koa.Middleware {
       await next();
     } catch (err) {
       answerError(ctx, err, requestId);
+      counters.refused(err);
       ctx.req.resume(); // Node does this only for a body of which nothing was read
       if (!(err instanceof AppError) || err.status >= 500)
         log.error({ requestId, path: ctx.path, err }, 'request failed');

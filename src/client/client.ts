@@ -11,6 +11,9 @@ export type Recording = components['schemas']['RecordingInfo'];
 /** One file that a sandbox's browser has downloaded or is downloading. */
 export type Download = components['schemas']['DownloadInfo'];
 
+/** Something that happened to a sandbox. */
+export type SandboxEvent = components['schemas']['Event'];
+
 /** A failure that the service answered with; `code` is stable, see the table in the README. */
 export class BerthError extends Error {
   readonly status: number;
@@ -68,13 +71,54 @@ export class BerthClient {
     return unwrap(await this.http.GET('/sandboxes/{id}/downloads', { params: { path: { id } } })).data.downloads;
   }
 
+  /**
+   * What happens to sandboxes, or to one of them, until the loop is left or the stream ends; with `after`, an event's id,
+   * first what has happened since. To go on after a broken connection, call it again after the last event.
+   */
+  async *events(id?: string, { after, signal }: EventsOptions = {}): AsyncGenerator<SandboxEvent, void> {
+    const query = after === undefined ? {} : { after };
+    const init = {
+      headers: { Accept: 'text/event-stream' },
+      parseAs: 'stream',
+      ...(signal ? { signal } : {}),
+    } as const;
+    const answer =
+      id === undefined
+        ? await this.http.GET('/events', { ...init, params: { query } })
+        : await this.http.GET('/sandboxes/{id}/events', { ...init, params: { path: { id }, query } });
+    const reader = unwrap(answer as StreamAnswer)?.getReader();
+    const decoder = new TextDecoder();
+    let text = '';
+    try {
+      for (let read = await reader?.read(); read?.value; read = await reader?.read()) {
+        const frames = (text + decoder.decode(read.value, { stream: true })).split('\n\n');
+        text = frames.pop() ?? '';
+        for (const frame of frames) {
+          const data = /^data: (.*)$/m.exec(frame)?.[1];
+          if (data !== undefined) yield JSON.parse(data) as SandboxEvent;
+        }
+      }
+    } finally {
+      await reader?.cancel().catch(() => {}); // broken already
+    }
+  }
+
   /** A segment's bytes, to be streamed to wherever they are wanted. */
   async download(filename: string): Promise<ReadableStream<Uint8Array>> {
     const answer = await this.http.GET('/recordings/{filename}', { params: { path: { filename } }, parseAs: 'stream' });
-    return unwrap(
-      answer as { data?: ReadableStream<Uint8Array>; error?: components['schemas']['Error']; response: Response },
-    );
+    return unwrap(answer as StreamAnswer);
   }
+}
+
+interface EventsOptions {
+  readonly after?: string;
+  readonly signal?: AbortSignal;
+}
+
+interface StreamAnswer {
+  data?: ReadableStream<Uint8Array>;
+  error?: components['schemas']['Error'];
+  response: Response;
 }
 
 function unwrap<T>(answer: { data?: T; error?: components['schemas']['Error']; response: Response }): T {

@@ -321,6 +321,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/sandboxes/{id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        /** As `/events`, of one sandbox; the stream ends after its `sandbox.ended`. */
+        get: operations["listSandboxEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What happened to sandboxes, oldest first.
+         * @description With `Accept: text/event-stream` a stream of server-sent events: those after
+         *     `after`, if it is given, then each as it happens; else a page of those that are remembered, the last 10,000 at most.
+         */
+        get: operations["listEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/recordings/": {
         parameters: {
             query?: never;
@@ -384,6 +424,23 @@ export interface paths {
         };
         /** Sandboxes can be started here now; 503 with the reason when not. */
         get: operations["getReadiness"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Prometheus' text format, over all tenants. Where there are keys, for admins only. */
+        get: operations["getMetrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -594,6 +651,59 @@ export interface components {
                 name: string;
             };
         };
+        /** @description In a stream this is the `data`, and `id` and `event` (the type) stand beside it. */
+        Event: {
+            /** @description Grows from event to event. */
+            id: string;
+            /** Format: date-time */
+            at: string;
+            /**
+             * @description `sandbox.adopted` is one that a service found when it started. A request for DevTools discovery is a client for as long as it lasts.
+             * @enum {string}
+             */
+            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.failed";
+            sandboxId: string;
+            /** @description The tenant. */
+            owner: string;
+            /** @description Connected now. With client.joined, client.left and sandbox.adopted */
+            clients?: number;
+            /** @description Connected now. With viewer.joined, viewer.left and sandbox.adopted */
+            viewers?: number;
+            /** @description With browser.restarted */
+            browserRestarts?: number;
+            /** @description With recording.started, recording.stopped and recorder.failed; with sandbox.adopted when it is being recorded */
+            sessionId?: string;
+            /** @description With recorder.failed */
+            error?: string;
+            /**
+             * @description With sandbox.ended
+             * @enum {string}
+             */
+            status?: "TERMINATED" | "FAILED";
+            /** @description With sandbox.ended */
+            endedReason?: string;
+            /**
+             * @description With sandbox.ended of one that was never READY
+             * @constant
+             */
+            beforeReady?: true;
+            /** @description With sandbox.ready */
+            startStages?: {
+                [key: string]: number;
+            };
+            /** @description With sandbox.ready: milliseconds from the request, as the service saw them */
+            startMs?: number;
+        };
+        EventListAnswer: {
+            /** @constant */
+            code: "SUCCESS";
+            requestId: string;
+            data: {
+                events: components["schemas"]["Event"][];
+                /** @description The `after` of the next page. */
+                next: string;
+            };
+        };
         Error: {
             code?: number;
             error: string;
@@ -632,6 +742,16 @@ export interface components {
                 "application/json": {
                     [key: string]: unknown;
                 };
+            };
+        };
+        /** @description One page, or the stream */
+        Events: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["EventListAnswer"];
+                "text/event-stream": string;
             };
         };
         /** @description One page */
@@ -678,6 +798,12 @@ export interface components {
         id: string;
         filename: string;
         page: number;
+        /** @description Only events after the one of this id. `0-0`, like an id of an earlier start of the service, stands before the oldest. */
+        after: string;
+        /** @description Of a page; a stream has none. */
+        limit: number;
+        /** @description Counts instead of `after`; an EventSource that comes back sends it. */
+        lastEventId: string;
         pageSize: number;
     };
     requestBodies: never;
@@ -698,10 +824,13 @@ export type SchemaRecordingList = components['schemas']['RecordingList'];
 export type SchemaDownloadInfo = components['schemas']['DownloadInfo'];
 export type SchemaDownloadListAnswer = components['schemas']['DownloadListAnswer'];
 export type SchemaDownloadDeletedAnswer = components['schemas']['DownloadDeletedAnswer'];
+export type SchemaEvent = components['schemas']['Event'];
+export type SchemaEventListAnswer = components['schemas']['EventListAnswer'];
 export type SchemaError = components['schemas']['Error'];
 export type ResponseSandbox = components['responses']['Sandbox'];
 export type ResponseHealth = components['responses']['Health'];
 export type ResponseDevTools = components['responses']['DevTools'];
+export type ResponseEvents = components['responses']['Events'];
 export type ResponseRecordingList = components['responses']['RecordingList'];
 export type ResponseRecordingDeleted = components['responses']['RecordingDeleted'];
 export type ResponseVideo = components['responses']['Video'];
@@ -709,6 +838,9 @@ export type ResponseError = components['responses']['Error'];
 export type ParameterId = components['parameters']['id'];
 export type ParameterFilename = components['parameters']['filename'];
 export type ParameterPage = components['parameters']['page'];
+export type ParameterAfter = components['parameters']['after'];
+export type ParameterLimit = components['parameters']['limit'];
+export type ParameterLastEventId = components['parameters']['lastEventId'];
 export type ParameterPageSize = components['parameters']['pageSize'];
 export type $defs = Record<string, never>;
 export interface operations {
@@ -1129,6 +1261,57 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    listSandboxEvents: {
+        parameters: {
+            query?: {
+                /** @description Only events after the one of this id. `0-0`, like an id of an earlier start of the service, stands before the oldest. */
+                after?: components["parameters"]["after"];
+                /** @description Of a page; a stream has none. */
+                limit?: components["parameters"]["limit"];
+            };
+            header?: {
+                /** @description Counts instead of `after`; an EventSource that comes back sends it. */
+                "Last-Event-ID"?: components["parameters"]["lastEventId"];
+            };
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Events"];
+            /** @description For a stream of a sandbox that has ended and of which all events have been read. An EventSource does not come back. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    listEvents: {
+        parameters: {
+            query?: {
+                /** @description Only events after the one of this id. `0-0`, like an id of an earlier start of the service, stands before the oldest. */
+                after?: components["parameters"]["after"];
+                /** @description Of a page; a stream has none. */
+                limit?: components["parameters"]["limit"];
+            };
+            header?: {
+                /** @description Counts instead of `after`; an EventSource that comes back sends it. */
+                "Last-Event-ID"?: components["parameters"]["lastEventId"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Events"];
+            default: components["responses"]["Error"];
+        };
+    };
     listRecordings: {
         parameters: {
             query?: {
@@ -1197,6 +1380,27 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["Health"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getMetrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Metrics */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
             default: components["responses"]["Error"];
         };
     };

@@ -111,6 +111,11 @@ export function assertMayChange(principal: Principal): void {
   if (principal.role === 'viewer') throw new AppError('FORBIDDEN', 'This key may look but not change anything.');
 }
 
+/** Throws FORBIDDEN for everybody but those who run the service. */
+export function assertAdmin(principal: Principal): void {
+  if (principal.role !== 'admin') throw new AppError('FORBIDDEN', 'This needs a key of the role admin.');
+}
+
 /** Whether a host name means this machine. */
 export function isLoopbackName(hostname: string): boolean {
   const name = hostname.replace(/^\[|\]$/g, '').toLowerCase();

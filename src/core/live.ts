@@ -35,6 +35,8 @@ interface LiveOptions {
   readonly startTimeoutSeconds: number;
   readonly log: Log;
   readonly onEnded: (ended: EndedSandbox) => Promise<void>;
+  /** Looks at it when it begins and after each change. */
+  readonly watcher: { saw(info: SandboxInfo): void };
   /** The driver could not remove it, as when its engine is away. */
   readonly onNotRemoved: () => void;
 }
@@ -99,6 +101,7 @@ export class LiveSandbox {
   async start(caller: AbortSignal | undefined, turn: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const givenUp = AbortSignal.any([this.#startAbort.signal, ...(caller ? [caller] : [])]);
     let limit: AbortSignal | undefined;
+    this.#options.watcher.saw(this.info);
     try {
       await turn(givenUp);
       limit = AbortSignal.timeout((this.#options.startTimeoutSeconds + 5) * 1000);
@@ -332,6 +335,7 @@ export class LiveSandbox {
   }
 
   #changed(): void {
+    this.#options.watcher.saw(this.info);
     for (const look of this.#waiters) look();
   }
 

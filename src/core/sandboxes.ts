@@ -3,6 +3,7 @@ import { assertMayChange, type Principal, sees } from './access.ts';
 import type { Admission } from './admission.ts';
 import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
 import { AppError } from './errors.ts';
+import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
 import { LiveSandbox, type SandboxInfo } from './live.ts';
 import type { AttachKind, Attachment } from './presence.ts';
@@ -50,6 +51,7 @@ export interface SandboxesOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
   readonly registry: Registry;
+  readonly events: Events;
   readonly templates: ReadonlyMap<string, Template>;
   readonly admission: Admission;
   readonly startTimeoutSeconds: number;
@@ -81,6 +83,7 @@ export class Sandboxes {
       const id = found.spec.id;
       if (found.ended) {
         await this.#options.registry.remember(found.ended);
+        this.#options.events.watcher().saw({ spec: found.spec, state: found.ended.state, ended: found.ended });
         await this.#options.driver.stop(id);
         continue;
       }
@@ -139,7 +142,7 @@ export class Sandboxes {
 
   /** Newest first, live and remembered. */
   list(principal: Principal, keep: (info: SandboxInfo) => boolean): SandboxInfo[] {
-    const live = [...this.#live.values()].map((sandbox) => sandbox.info);
+    const live = this.live();
     const ended = this.#options.registry
       .list()
       .filter((e) => !this.#live.has(e.spec.id))
@@ -221,6 +224,11 @@ export class Sandboxes {
     return this.#closing;
   }
 
+  /** All that have not ended, of every tenant. */
+  live(): SandboxInfo[] {
+    return [...this.#live.values()].map((sandbox) => sandbox.info);
+  }
+
   get count(): number {
     return this.#live.size;
   }
@@ -264,12 +272,13 @@ export class Sandboxes {
   }
 
   #track(spec: SandboxSpec): LiveSandbox {
-    const { driver, openLink, registry, startTimeoutSeconds, log } = this.#options;
+    const { driver, openLink, registry, events, startTimeoutSeconds, log } = this.#options;
     const live = new LiveSandbox(spec, {
       driver,
       openLink,
       startTimeoutSeconds,
       log,
+      watcher: events.watcher(),
       onEnded: async (ended) => {
         // Remembered first, forgotten second: at no moment is a sandbox unknown. A registry that cannot write still has it in memory.
         await registry

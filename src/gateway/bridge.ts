@@ -1,4 +1,5 @@
 import type { WebSocket } from 'uWebSockets.js';
+import type { Bytes } from '../core/counters.ts';
 import type { Attachment } from '../core/presence.ts';
 import { type BrowserCloseCall, browserCloseIn } from './close.ts';
 import type { Sink, Source } from './pump.ts';
@@ -28,15 +29,18 @@ export interface FragmentSocket extends WebSocket<UserData> {
 export class Bridge implements Sink {
   readonly #source: Source;
   readonly #attachment: Attachment;
+  readonly #bytes: Bytes;
   #ws: FragmentSocket | undefined;
   #paused = false;
   #slowTimer: NodeJS.Timeout | undefined;
   #buffered = 0;
   #over = false;
 
-  constructor(source: Source, attachment: Attachment) {
+  /** `bytes` are counted up, and shared with other bridges of the kind. */
+  constructor(source: Source, attachment: Attachment, bytes: Bytes) {
     this.#source = source;
     this.#attachment = attachment;
+    this.#bytes = bytes;
   }
 
   /** The client's upgrade is complete. */
@@ -49,6 +53,7 @@ export class Bridge implements Sink {
   /** One whole message from the client. */
   onMessage(message: ArrayBuffer, binary: boolean): void {
     this.#attachment.active();
+    this.#bytes.in += message.byteLength;
     const close = browserCloseIn(message);
     if (close && this.#closesBrowser(close)) return;
     this.#source.send(message, binary);
@@ -93,6 +98,7 @@ export class Bridge implements Sink {
   chunk(data: Uint8Array, binary: boolean, first: boolean, last: boolean): void {
     const ws = this.#ws;
     if (!ws || this.#over) return;
+    this.#bytes.out += data.length;
     const sent =
       first && last
         ? ws.send(data, binary)

@@ -1,5 +1,7 @@
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
 import { Agent, type ClientRequest, type IncomingMessage, METHODS, request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
@@ -39,7 +41,8 @@ export function statusLine(status: number): string {
 }
 
 /** A failure as the response, JSON in the house's shape. */
-export function refuse(res: HttpResponse, err: unknown, requestId: string): void {
+export function refuse(res: HttpResponse, err: unknown, requestId: string, counters: Counters): void {
+  counters.refused(err);
   res.cork(() => {
     res.writeStatus(statusLine(errorStatus(err)));
     res.writeHeader('Content-Type', 'application/json; charset=utf-8');
@@ -52,10 +55,12 @@ export function refuse(res: HttpResponse, err: unknown, requestId: string): void
 /** Passes plain HTTP on to the API's private socket, streaming both bodies under back-pressure. */
 export class Forwarder {
   readonly #socketPath: string;
+  readonly #counters: Counters;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
 
-  constructor(socketPath: string) {
+  constructor(socketPath: string, counters: Counters) {
     this.#socketPath = socketPath;
+    this.#counters = counters;
   }
 
   /** `req` is read before this returns; it is dead afterwards. */
@@ -66,6 +71,7 @@ export class Forwarder {
         res,
         new AppError('METHOD_NOT_ALLOWED', 'Berth does not know that method.', { Allow: '' }),
         requestId,
+        this.#counters,
       );
     }
     const query = req.getQuery();
@@ -84,11 +90,23 @@ export class Forwarder {
       });
     } catch (err) {
       // uWebSockets.js lets through what Node throws at (raw UTF-8, odd methods), and a throw in its callback ends the service.
-      return refuse(res, new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err), requestId);
+      return refuse(
+        res,
+        new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err),
+        requestId,
+        this.#counters,
+      );
     }
-    const exchange = new Exchange(res, upstream, requestId, method === 'HEAD');
+    const exchange = new Exchange(res, upstream, requestId, method === 'HEAD', this.#counters);
     upstream.on('response', (answer) => exchange.onAnswer(answer));
     upstream.on('error', (err) => exchange.onFault(err));
+  }
+
+  /** Waits until no request is under way, at most this long, in milliseconds. */
+  async drain(limitMs: number): Promise<void> {
+    const deadline = performance.now() + limitMs;
+    // The agent keeps those that are under way in `sockets` and moves them elsewhere when their answers have ended.
+    while (Object.keys(this.#agent.sockets).length > 0 && performance.now() < deadline) await sleep(10);
   }
 
   close(): void {
@@ -115,6 +133,7 @@ class Exchange {
   readonly #upstream: ClientRequest;
   readonly #requestId: string;
   readonly #isHead: boolean;
+  readonly #counters: Counters;
   /** The API may answer before it has read the whole body; the rest of it is then thrown away before the answer is passed on. */
   #answered = false;
   #bodyDone = false;
@@ -122,11 +141,12 @@ class Exchange {
   #onBodyDone: (() => void) | undefined;
   #over = false;
 
-  constructor(res: HttpResponse, upstream: ClientRequest, requestId: string, isHead: boolean) {
+  constructor(res: HttpResponse, upstream: ClientRequest, requestId: string, isHead: boolean, counters: Counters) {
     this.#res = res;
     this.#upstream = upstream;
     this.#requestId = requestId;
     this.#isHead = isHead;
+    this.#counters = counters;
     res.onAborted(() => {
       this.#over = true;
       upstream.destroy();
@@ -134,6 +154,7 @@ class Exchange {
     });
     res.onData((chunk, isLast) => {
       this.#bodyDone = isLast;
+      counters.bytes.http.in += chunk.byteLength;
       // A pause is the socket's, not the request's: left on, the client's next request would never be read.
       if (isLast) this.#resume();
       if (isLast) this.#onBodyDone?.();
@@ -151,7 +172,7 @@ class Exchange {
   onFault(err: Error): void {
     if (this.#over) return;
     this.#over = true;
-    refuse(this.#res, new AppError('INTERNAL', 'The API did not answer.', {}, err), this.#requestId);
+    refuse(this.#res, new AppError('INTERNAL', 'The API did not answer.', {}, err), this.#requestId, this.#counters);
   }
 
   onAnswer(answer: IncomingMessage): void {
@@ -195,6 +216,10 @@ class Exchange {
       }
     });
     if (this.#over) return;
+    const { http } = this.#counters.bytes;
+    answer.on('data', (chunk: Buffer) => {
+      http.out += chunk.length;
+    });
     if (length === undefined) this.#streamChunked(answer);
     else this.#streamSized(answer, Number(length));
   }

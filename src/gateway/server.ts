@@ -9,6 +9,7 @@ import { randomUUID } from 'node:crypto';
 import type { Access, Credentials } from '../core/access.ts';
 import { sees } from '../core/access.ts';
 import type { Log } from '../core/contracts.ts';
+import type { Counters } from '../core/counters.ts';
 import { AppError } from '../core/errors.ts';
 import type { Attachment } from '../core/presence.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
@@ -25,6 +26,7 @@ export interface GatewayOptions {
   readonly sandboxes: Sandboxes;
   /** The API's private unix socket. */
   readonly apiSocket: string;
+  readonly counters: Counters;
   readonly log: Log;
 }
 
@@ -56,7 +58,7 @@ export class Gateway {
 
   constructor(options: GatewayOptions) {
     this.#options = options;
-    this.#forwarder = new Forwarder(options.apiSocket);
+    this.#forwarder = new Forwarder(options.apiSocket, options.counters);
     this.#app = uWS.App();
     this.#app.ws<UserData>('/*', {
       // All five limits by hand: the defaults (16 KiB, 64 KiB with silent drops, 120 s) break CDP.
@@ -114,6 +116,11 @@ export class Gateway {
     this.#listening = undefined;
   }
 
+  /** Waits until HTTP answers that are on their way have gone out, at most this long, in milliseconds. */
+  drain(limitMs: number): Promise<void> {
+    return this.#forwarder.drain(limitMs);
+  }
+
   /** Ends what is left. */
   close(): void {
     this.stopListening();
@@ -127,7 +134,7 @@ export class Gateway {
     const requestId = requestIdOf(req);
     if (!webSocketRoute(req.getUrl())) return this.#forwarder.forward(res, req, requestId);
     const message = 'This address is a WebSocket: connect with puppeteer.connect, connectOverCDP, noVNC or wscat.';
-    refuse(res, new AppError('UPGRADE_REQUIRED', message, { Upgrade: 'websocket' }), requestId);
+    refuse(res, new AppError('UPGRADE_REQUIRED', message, { Upgrade: 'websocket' }), requestId, this.#options.counters);
   }
 
   #onUpgrade(res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void {
@@ -161,7 +168,7 @@ export class Gateway {
       (err: unknown) => {
         if (!(err instanceof AppError))
           this.#options.log.warn({ requestId: copy.requestId, path: copy.path, err }, 'upgrade failed');
-        if (!gone.signal.aborted) refuse(res, err, copy.requestId);
+        if (!gone.signal.aborted) refuse(res, err, copy.requestId, this.#options.counters);
       },
     );
   }
@@ -191,7 +198,7 @@ export class Gateway {
       const path = route.devtoolsPath ?? attachment.browserPath;
       const viewer = route.kind === 'viewer';
       const source = await (viewer ? openVnc(attachment.way, signal) : openCdp(attachment.way, path, signal));
-      return new Bridge(source, attachment);
+      return new Bridge(source, attachment, this.#options.counters.bytes[viewer ? 'livestream' : 'automation']);
     } catch (err) {
       attachment.detach();
       throw err;

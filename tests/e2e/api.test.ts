@@ -41,6 +41,8 @@ describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, ()
     await expect(service, 200, 'getHealth');
     await expect(service, 200, 'getReadiness');
     assert.equal((await expect(service, 200, 'getOpenapi')).text, Buffer.from(contract.text).toString('latin1'));
+    assert.deepEqual((await expect(service, 200, 'listEvents')).json.data.events, []);
+    assert.match((await expect(service, 200, 'getMetrics')).text, /^berth_sandboxes\{state="READY"\} 0$/m);
     assert.deepEqual((await expect(service, 200, 'listSandboxes')).json.data, {
       sandboxes: [],
       total: 0,
@@ -202,6 +204,12 @@ describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, ()
     }
   });
 
+  it('tells what happened to them', async () => {
+    const { events, next } = (await expect(service, 200, 'listSandboxEvents', { id: 'later' })).json.data;
+    assert.equal(events.at(-1).type, 'sandbox.ended');
+    assert.deepEqual((await expect(service, 200, 'listEvents', { query: `after=${next}` })).json.data.events, []);
+  });
+
   it('takes the id of one that ended for a new one', async () => {
     const { data } = (await expect(service, 201, 'createSandbox', { body: { sandboxId: 'later' } })).json;
     assert.deepEqual(data.metadata, {});
@@ -261,6 +269,9 @@ describe('a service with keys', { timeout: 3 * HANG_GUARD_MS }, () => {
       deleteSandbox: { id: 'mine' },
       getLivePage: { id: 'mine' },
       getDevToolsVersion: { id: 'mine' },
+      listEvents: {},
+      listSandboxEvents: { id: 'mine' },
+      getMetrics: {},
       listRecordings: {},
       getRecording: { filename: recording },
       deleteRecording: { filename: recording },
@@ -307,6 +318,8 @@ describe('a service with keys', { timeout: 3 * HANG_GUARD_MS }, () => {
       const unknown = await as('b', 404, operation, { id: 'nope' });
       assert.equal(answer.json.message, unknown.json.message.replace('nope', 'mine'));
     }
+    assert.deepEqual((await as('b', 200, 'listEvents')).json.data.events, []);
+    await as('b', 404, 'listSandboxEvents', { id: 'mine' });
     await as('b', 404, 'startRecording', { id: 'mine' });
     await as('b', 404, 'listSandboxRecordings', { id: 'mine' });
     for (const operation of ['getRecording', 'deleteRecording']) await as('b', 404, operation, { filename: recording });
@@ -324,6 +337,8 @@ describe('a service with keys', { timeout: 3 * HANG_GUARD_MS }, () => {
   it('shows everything to an admin', async () => {
     assert.deepEqual(idsOf(await as('ops', 200, 'listSandboxes')).sort(), ['mine', 'other']);
     await as('ops', 200, 'getRecording', { filename: recording });
+    await as('ops', 200, 'getMetrics');
+    for (const who of ['a', 'eye'] as const) assert.equal((await as(who, 403, 'getMetrics')).json.code, 1003);
     const url = `${socketOf(service.url)}/sandboxes/mine/ws/automation`;
     assert.equal(await upgrade(url, { authorization: `Bearer ${KEYS.ops}` }), 101);
   });

@@ -1,0 +1,153 @@
+import type { Router } from '@koa/router';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { assertAdmin } from '../core/access.ts';
+import type { Counters } from '../core/counters.ts';
+import type { Events, SandboxEvent } from '../core/events.ts';
+import type { Sandboxes } from '../core/sandboxes.ts';
+import { principalOf } from './context.ts';
+
+export interface MetricsDeps {
+  readonly sandboxes: Sandboxes;
+  readonly events: Events;
+  readonly counters: Counters;
+}
+
+/** Stages that a runtime reports. A fixed list, since a label must never take whatever a sandbox says. */
+const STAGES = ['xvfb', 'openbox', 'vnc', 'browser', 'ready'];
+/** Of a cold start of a second on a fast machine, and of one that fails after the longest BERTH_START_TIMEOUT_SECONDS. */
+const CREATE_BUCKETS = [0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600];
+
+/** `GET /metrics` in Prometheus' text format, for admins: it counts over all tenants. */
+export function metricsRoutes(router: Router, deps: MetricsDeps): void {
+  const registry = new Registry();
+  // Under their usual names (process_…, nodejs_…), which dashboards know.
+  collectDefaultMetrics({ register: registry });
+  gauges(registry, deps);
+  totals(registry, deps.counters);
+  const onEvent = eventMetrics(registry);
+  deps.events.listen((event) => event && onEvent(event));
+
+  router.get('/metrics', async (ctx) => {
+    assertAdmin(principalOf(ctx));
+    const text = await registry.metrics();
+    ctx.set('Content-Type', registry.contentType);
+    ctx.body = text;
+  });
+}
+
+/** What is so now, looked up when asked. */
+function gauges(registry: Registry, { sandboxes, events }: MetricsDeps): void {
+  const registers = [registry];
+  new Gauge({
+    name: 'berth_sandboxes',
+    help: 'Sandboxes that have not ended, by state.',
+    labelNames: ['state'],
+    registers,
+    collect() {
+      const live = sandboxes.live();
+      for (const state of ['CREATING', 'READY']) this.set({ state }, live.filter((s) => s.state === state).length);
+    },
+  });
+  for (const what of ['clients', 'viewers'] as const) {
+    new Gauge({
+      name: `berth_${what}`,
+      help: what === 'clients' ? 'CDP clients connected now.' : 'Viewers connected now.',
+      registers,
+      collect() {
+        // A sandbox says these numbers; one that says nonsense must not end the whole answer.
+        const all = sandboxes.live().map((s) => s.status?.[what]);
+        this.set(all.reduce<number>((sum, n) => sum + (Number.isSafeInteger(n) ? (n as number) : 0), 0));
+      },
+    });
+  }
+  new Gauge({
+    name: 'berth_event_streams',
+    help: 'Streams of events open now.',
+    registers,
+    collect() {
+      this.set(events.listening - 1); // we are one of them
+    },
+  });
+}
+
+/** What was counted elsewhere, read out when asked. */
+function totals(registry: Registry, counters: Counters): void {
+  const registers = [registry];
+  new Counter({
+    name: 'berth_bytes_total',
+    help: 'Bytes through the gateway: in is from clients, out is to them; of http, bodies.',
+    labelNames: ['path', 'direction'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [path, bytes] of Object.entries(counters.bytes)) {
+        this.inc({ path, direction: 'in' }, bytes.in);
+        this.inc({ path, direction: 'out' }, bytes.out);
+      }
+    },
+  });
+  new Counter({
+    name: 'berth_refusals_total',
+    help: 'Answers of 400 and above, WebSocket upgrades included, by error.',
+    labelNames: ['error'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [error, times] of counters.refusals) this.inc({ error }, times);
+    },
+  });
+}
+
+/** What is counted as it happens. */
+function eventMetrics(registry: Registry): (event: SandboxEvent) => void {
+  const registers = [registry];
+  const creates = new Counter({
+    name: 'berth_creates_total',
+    help: 'Sandboxes whose start is over: ready, failed, or stopped before. Those refused are in berth_refusals_total.',
+    labelNames: ['outcome'],
+    registers,
+  });
+  for (const outcome of ['ready', 'failed', 'stopped']) creates.inc({ outcome }, 0);
+  const duration = new Histogram({
+    name: 'berth_create_duration_seconds',
+    help: "Time to READY: total is from the request, every other stage from the start of the sandbox's own runtime.",
+    labelNames: ['stage'],
+    buckets: CREATE_BUCKETS,
+    registers,
+  });
+  const ends = new Counter({
+    name: 'berth_sandboxes_ended_total',
+    help: 'Sandboxes that ended, by reason.',
+    labelNames: ['reason'],
+    registers,
+  });
+  const restarts = new Counter({ name: 'berth_browser_restarts_total', help: 'Browsers started again.', registers });
+  const recorderFailures = new Counter({
+    name: 'berth_recorder_failures_total',
+    help: 'Recorders given up after ffmpeg died again and again.',
+    registers,
+  });
+  return (event) => {
+    if (event.type === 'browser.restarted') restarts.inc();
+    if (event.type === 'recorder.failed') recorderFailures.inc();
+    if (event.type === 'sandbox.ready') {
+      creates.inc({ outcome: 'ready' });
+      if (event.startMs !== undefined) duration.observe({ stage: 'total' }, event.startMs / 1000);
+      for (const stage of STAGES) {
+        const ms = event.startStages?.[stage];
+        if (ms !== undefined) duration.observe({ stage }, ms / 1000);
+      }
+    }
+    if (event.type === 'sandbox.ended') {
+      const reason = reasonLabel(event.endedReason ?? '');
+      if (event.beforeReady) creates.inc({ outcome: reason === 'failed' ? 'failed' : 'stopped' });
+      ends.inc({ reason });
+    }
+  };
+}
+
+/** Reasons are few, but the sentence after `failed:` is any, and a runtime says the whole of it. */
+function reasonLabel(endedReason: string): string {
+  const known = ['idle_timeout', 'connect_timeout', 'max_lifetime', 'deleted', 'service_stopped'];
+  return known.includes(endedReason) ? endedReason : 'failed';
+}
