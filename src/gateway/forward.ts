@@ -211,8 +211,10 @@ class Exchange {
       if (this.#isHead || status === 204 || status === 304) {
         this.#over = true;
         answer.resume();
-        if (this.#isHead && length !== undefined) this.#res.endWithoutBody(Number(length));
-        else this.#res.endWithoutBody();
+        // Given to endWithoutBody instead, uWebSockets.js would go on waiting for that many bytes, and take the client's next
+        // request on this connection for an offence.
+        if (this.#isHead && length !== undefined) this.#res.writeHeader('Content-Length', length);
+        this.#res.endWithoutBody();
       }
     });
     if (this.#over) return;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { Agent, request } from 'node:http';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import puppeteer from 'puppeteer-core';
@@ -49,6 +50,28 @@ describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, ()
       page: 1,
       pageSize: 20,
     });
+  });
+
+  it('answers HEAD, and the next request on the same connection', async () => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const ask = (method: string, path: string): Promise<[number | undefined, string | undefined, string]> =>
+      new Promise((resolve, reject) => {
+        const req = request(`${service.url}${path}`, { method, agent }, (res) => {
+          let body = '';
+          res.on('data', (chunk) => (body += chunk));
+          res.once('end', () => resolve([res.statusCode, res.headers['content-length'], body]));
+        });
+        req.once('error', reject).end();
+      });
+    try {
+      for (const path of ['/health', '/openapi.yaml', '/nothing']) {
+        const [status, length, body] = await ask('GET', path);
+        assert.deepEqual(await ask('HEAD', path), [status, length, '']);
+        assert.equal((await ask('GET', path))[2].length, body.length);
+      }
+    } finally {
+      agent.destroy();
+    }
   });
 
   it('makes a sandbox as it was asked to', async () => {
