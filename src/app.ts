@@ -132,7 +132,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       gateway.close();
       await api.close();
       await registry.close();
-      if (stopSandboxes) await driver.close?.();
+      await driver.close?.().catch((err: unknown) => log.error({ err }, 'the driver could not tidy up'));
     },
   };
 }
