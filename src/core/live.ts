@@ -273,12 +273,14 @@ export class LiveSandbox {
   async #onLinkClosed(): Promise<void> {
     if (this.#finishing || this.#released || !this.#address || this.#state === 'CREATING') return;
     this.#link = undefined;
+    const limit = AbortSignal.timeout(RELINK_MS);
     try {
-      await this.#openLink(this.#address, AbortSignal.timeout(RELINK_MS));
+      await this.#openLink(this.#address, limit);
     } catch {
-      // Dead, and its children with it (death signal). The driver removes what lies about.
+      // Dead, and its children with it (death signal), or stuck. The driver removes what lies about.
       const reason = await this.#options.driver.autopsy?.(this.spec.id).catch(() => undefined);
-      if (!this.#finishing) await this.#destroy(reason ?? 'failed: the runtime died');
+      if (!this.#finishing)
+        await this.#destroy(reason ?? `failed: the runtime ${limit.aborted ? 'does not answer' : 'died'}`);
     }
   }
 

@@ -20,7 +20,8 @@ export async function removeTracesOfX(user: { readonly uid: number } | null): Pr
     try {
       const found = await stat(path);
       if (found.uid !== uid || Date.now() - found.mtimeMs <= settledMs) continue;
-      if (!found.isSocket() || !(await isListening(path))) await rm(path, { force: true });
+      // Whoever has a user of its own is asked only when it is over: one that has been killed may hold its socket a little longer.
+      if (user || !found.isSocket() || !(await isListening(path))) await rm(path, { force: true });
     } catch (err) {
       // Somebody else was faster.
       if ((err as NodeJS.ErrnoException).code !== 'ENOENT') throw err;

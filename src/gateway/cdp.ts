@@ -38,7 +38,7 @@ class CdpSource implements Source {
   #closing = false;
   #ended = false;
   #closeCode = 1011;
-  #closeReason = 'the browser closed the connection without a reason';
+  #closeReason = 'the browser has gone: it crashed or was closed; connect again for the next one';
 
   constructor(way: Way, path: string, opened: (err?: AppError) => void) {
     this.#opened = opened;

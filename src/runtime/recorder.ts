@@ -12,6 +12,9 @@ const STOP_PHASES = [
   ['SIGTERM', 2000],
 ] as const;
 
+/** How long an ffmpeg may say nothing, in milliseconds. */
+const SILENT_MS = 10_000;
+
 export interface RecorderArgs {
   readonly display: number;
   readonly width: number;
@@ -79,6 +82,7 @@ export class Recorder {
         start: async () => {
           const child = this.#spawn(session);
           this.#firstFrame = firstFrame(child);
+          endWhenSilent(child);
           return child;
         },
         giveUp: (why) => this.#set({ state: 'failed', sessionId: session, error: why }),
@@ -135,6 +139,16 @@ export class Recorder {
   }
 }
 
+/** Five times a second ffmpeg says how far it is; one that has said nothing for 10 s is stuck, and the next one takes over. */
+function endWhenSilent(child: Child): void {
+  const timer = setTimeout(() => {
+    console.error(`ffmpeg said nothing for ${SILENT_MS / 1000} s: it is killed`);
+    void child.stop([['SIGKILL', 2000]]);
+  }, SILENT_MS);
+  (child.process.stdio[3] as Readable).on('data', () => timer.refresh());
+  void child.exited.then(() => clearTimeout(timer));
+}
+
 /** Resolves when ffmpeg has written a frame, has ended, or has had three seconds. */
 function firstFrame(child: Child): Promise<void> {
   const pipe = child.process.stdio[3] as Readable;
@@ -147,9 +161,8 @@ function firstFrame(child: Child): Promise<void> {
     };
     const done = (): void => {
       clearTimeout(timer);
+      // Somebody else reads on: ffmpeg would stand still once the pipe is full.
       pipe.off('data', onData);
-      // Read on, or ffmpeg would stand still once the pipe is full.
-      pipe.resume();
       resolve();
     };
     pipe.on('data', onData);

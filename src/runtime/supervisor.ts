@@ -19,7 +19,7 @@ import { MIB, trimDownloads, watchDownloads } from './downloads.ts';
 import { oomKills } from './memory.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
-import { startVnc } from './vnc.ts';
+import { endWhenStuck, startVnc } from './vnc.ts';
 import { Watcher } from './watcher.ts';
 
 /** Chromium's profile is thrown away, so it gets no time to say goodbye. */
@@ -116,6 +116,7 @@ export class Supervisor {
         this.#vncUp = false;
         const vnc = await startVnc(this.#config, display, startLimit(signal, this.#state));
         this.#vncUp = true;
+        endWhenStuck(vnc, this.#config.vncSocket);
         return vnc;
       }),
       this.#keep('browser', async () => {

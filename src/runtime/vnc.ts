@@ -37,6 +37,22 @@ async function awaitBanner(child: Child, socket: string, signal: AbortSignal): P
   }
 }
 
+/** How often the VNC server is asked for its banner, in milliseconds, and how many times in a row it may fail to send it. */
+const ASK_EVERY_MS = 4000;
+const MAX_MISSES = 3;
+
+/** Ends a VNC server that accepts connections but no longer greets; its keeper starts the next one. */
+export function endWhenStuck(child: Child, socket: string): void {
+  let misses = 0;
+  const timer = setInterval(async () => {
+    misses = (await hasBanner(socket)) ? 0 : misses + 1;
+    if (misses !== MAX_MISSES || !child.running) return;
+    console.error('TigerVNC no longer greets: it is killed');
+    void child.stop([['SIGKILL', 2000]]);
+  }, ASK_EVERY_MS);
+  void child.exited.then(() => clearInterval(timer));
+}
+
 /** Whether an RFB server greets on the socket ("RFB 003.008\n", RFC 6143 section 7.1.1). Bounded by half a second. */
 export function hasBanner(socket: string): Promise<boolean> {
   return new Promise((resolve) => {

@@ -109,21 +109,27 @@ const PARTS = {
   runtime: (command: string) => /^\S*node .*runtime\.json/.test(command),
   // Chromium writes its own command line anew; its children have a type, its crash handler another program.
   chromium: (command: string) => /chromium\/chromium .*--user-data-dir=/.test(command) && !command.includes('--type='),
+  renderer: (command: string) => command.includes('--type=renderer'),
+  xvfb: (command: string) => command.startsWith('Xvfb '),
+  openbox: (command: string) => command.startsWith('openbox '),
+  vnc: (command: string) => command.startsWith('X0tigervnc '),
+  ffmpeg: (command: string) => command.startsWith('ffmpeg '),
 } as const;
+export type Part = keyof typeof PARTS;
 
-/** Sends a signal to one part of a sandbox. */
+/** Sends a signal to one part of a sandbox; to all its renderers, of which Chromium keeps a spare one. */
 export async function signalPart(
   home: Home,
   sandboxId: string,
-  part: keyof typeof PARTS,
+  part: Part,
   signal: NodeJS.Signals = 'SIGKILL',
 ): Promise<void> {
   const all = await processesOf(home, sandboxId);
   const found = all.filter((process) => PARTS[part](process.command));
-  assert.equal(found.length, 1, `one ${part} in ${JSON.stringify(all)}`);
-  const pid = found[0]?.pid as number;
-  if (home.driver === 'local') process.kill(pid, signal);
-  else assert.ok((await inside(sandboxId, `kill -${signal.slice(3)} ${pid}`)).ok);
+  assert.ok(found.length === 1 || (part === 'renderer' && found.length > 0), `one ${part} in ${JSON.stringify(all)}`);
+  const pids = found.map(({ pid }) => pid);
+  if (home.driver === 'local') for (const pid of pids) process.kill(pid, signal);
+  else assert.ok((await inside(sandboxId, `kill -${signal.slice(3)} ${pids.join(' ')}`)).ok);
 }
 
 let made = 0;
@@ -220,7 +226,8 @@ function mentions(pid: number, text: string): boolean {
 
 function commandOf(pid: number): string {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
+    const command = readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
+    return command || readFileSync(`/proc/${pid}/stat`, 'latin1').slice(0, 60);
   } catch {
     return '(gone meanwhile)';
   }
