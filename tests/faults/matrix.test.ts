@@ -177,8 +177,10 @@ async function firstRecording(of: Service): Promise<string> {
   return `${of.url}${(await of.client.recordings('lives'))[0]?.downloadUrl}`;
 }
 
+/** Reads slowly. */
 async function drain(answer: Response): Promise<void> {
-  for await (const _ of answer.body ?? []) await sleep(100);
+  const reader = answer.body?.getReader();
+  while (reader && !(await reader.read()).done) await sleep(100);
 }
 
 /** A client of a process of its own, connected and idle. */
