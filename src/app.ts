@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -132,6 +132,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       gateway.close();
       await api.close();
       await registry.close();
+      // Not where sandboxes live on in it, nor where it is not ours to remove.
+      await rmdir(config.runDir).catch(() => {});
       await driver.close?.().catch((err: unknown) => log.error({ err }, 'the driver could not tidy up'));
     },
   };
