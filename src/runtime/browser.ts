@@ -95,7 +95,12 @@ export async function startBrowser(
     const match = await child.line(/^DevTools listening on ws:\/\/[^/]*:(\d+)(\/devtools\/browser\/\S+)/, signal);
     const devtools = { port: Number(match[1]), browserPath: match[2] as string };
     const cdp = await Cdp.open(devtools.port, devtools.browserPath, signal);
-    await cdp.call('Browser.getVersion', {}, ANSWER_LIMIT_MS);
+    const giveUp = (): void => cdp.close();
+    signal.addEventListener('abort', giveUp, { once: true });
+    await cdp.call('Browser.getVersion', {}, ANSWER_LIMIT_MS).catch((err: unknown) => {
+      throw signal.aborted ? new Error('Chromium did not answer Browser.getVersion in time') : err;
+    });
+    signal.removeEventListener('abort', giveUp);
     return { child, devtools, cdp };
   } catch (err) {
     await child.stop([['SIGKILL', 2000]]);
