@@ -98,10 +98,15 @@ export async function processesOf(home: Home, sandboxId: string): Promise<Proces
   });
 }
 
-/** The environment of one of them, as its sandbox's own user may read it. */
+/** The environment of one of them, as its sandbox's own user may read it; empty when it has gone meanwhile. */
 export async function environmentOf(home: Home, sandboxId: string, pid: number): Promise<string> {
   if (home.driver === 'docker') return (await inside(sandboxId, `cat /proc/${pid}/environ`)).text;
-  return readFileSync(`/proc/${pid}/environ`, 'latin1');
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'latin1');
+  } catch (err) {
+    if (['ENOENT', 'ESRCH'].includes((err as NodeJS.ErrnoException).code ?? '')) return '';
+    throw err;
+  }
 }
 
 /** What tells each part of a sandbox from its other processes. */
