@@ -7,22 +7,11 @@ import puppeteer from 'puppeteer-core';
 import { docker, dockerSkip } from '../contract/engine.ts';
 import { EngineProxy } from '../contract/engine-proxy.ts';
 import { containerOf, containersLeft, envWithFile, inside, NETWORK } from './drivers.ts';
-import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
+import { assertNothingLeft, type Service, startService, waitFor, withService } from './service.ts';
 
 const LIMIT = { timeout: 120_000 };
 const skip = await dockerSkip();
 const RUNTIME = '/opt/berth/runtime.mjs';
-
-/** Starts a service for one case, and has it end without a trace. */
-async function withService(env: Record<string, string>, use: (service: Service) => Promise<void>): Promise<void> {
-  const service = await startService({ driver: 'docker', env });
-  try {
-    await use(service);
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
-}
 
 async function endOf(service: Service, id: string): Promise<string> {
   await waitFor(async () => (await service.client.get(id)).endedAt !== undefined, `${id} to end`, 60_000);
@@ -49,7 +38,7 @@ describe('a container whose runtime', { skip }, () => {
   ] as const) {
     it(`${what} is removed, and the error has its last words`, LIMIT, async () => {
       const env = await envWithFile(RUNTIME, program);
-      await withService({ ...env, BERTH_START_TIMEOUT_SECONDS: '5' }, async (service) => {
+      await withService({ driver: 'docker', env: { ...env, BERTH_START_TIMEOUT_SECONDS: '5' } }, async (service) => {
         await assert.rejects(service.client.create({ sandboxId: 'dumb' }), sentence);
         assert.match((await service.client.get('dumb')).endedReason ?? '', sentence);
         await assertNothingLeft(service);

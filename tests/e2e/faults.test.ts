@@ -5,21 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { envWithBrowser, signalPart } from './drivers.ts';
-import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
+import { assertNothingLeft, waitFor, withService } from './service.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
 const LIMIT = { timeout: 60_000 };
-
-/** Starts a service for one case, and has it end without a trace. */
-async function withService(options: Parameters<typeof startService>[0], use: (service: Service) => Promise<void>) {
-  const service = await startService(options);
-  try {
-    await use(service);
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
-}
 
 describe('a sandbox that never gets READY', () => {
   it('fails at its deadline with the last words of what hangs, and nothing of it stays', LIMIT, async () => {

@@ -125,6 +125,17 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   return service;
 }
 
+/** Starts a service for one case, and has it end without a trace. */
+export async function withService(options: ServiceOptions, use: (service: Service) => Promise<void>): Promise<void> {
+  const service = await startService(options);
+  try {
+    await use(service);
+    await service.stop();
+  } finally {
+    await service.clean();
+  }
+}
+
 /** No process or container, no folder, no X socket of this service's sandboxes. */
 export async function assertNothingLeft(service: Service): Promise<void> {
   const { runDir, driver } = service;

@@ -6,26 +6,16 @@ import { tmpdir } from 'node:os';
 import { describe, it } from 'node:test';
 import type WebSocket from 'ws';
 import { BerthError } from '../../src/client/client.ts';
-import { assertNothingLeft, type Service, startService, waitFor } from '../e2e/service.ts';
+import { assertNothingLeft, type Service, waitFor, withService } from '../e2e/service.ts';
 import { openSocket, Raw } from '../e2e/sockets.ts';
 
 const LIMIT = { timeout: 600_000 };
 /** Sandboxes of the soak, one after the other and then ten at a time: BERTH_SOAK, by default few enough for every run of the tests. */
 const SOAK = Number(process.env.BERTH_SOAK ?? 12);
 
-async function withService(env: Record<string, string>, use: (service: Service) => Promise<void>): Promise<void> {
-  const service = await startService({ env });
-  try {
-    await use(service);
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
-}
-
 describe('a hundred creates at once with room for five', () => {
   it('give five sandboxes and 95 refusals that say why and when to come again', LIMIT, async () => {
-    await withService({ BERTH_MAX_SANDBOXES: '5' }, async (service) => {
+    await withService({ env: { BERTH_MAX_SANDBOXES: '5' } }, async (service) => {
       const outcomes = await Promise.allSettled(Array.from({ length: 100 }, () => service.client.create()));
       const made = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
       const refused = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []));
@@ -46,7 +36,7 @@ describe('a hundred creates at once with room for five', () => {
 
 describe('a service that has no file descriptor left', () => {
   it('refuses what it cannot take, keeps what it has, and is well again when there are some', LIMIT, async () => {
-    await withService({}, async (service) => {
+    await withService({ env: {} }, async (service) => {
       const { cdpUrl, sandboxId } = await service.client.create();
       const before = await Raw.open(cdpUrl ?? '');
       const pid = String(service.process.pid);
@@ -97,7 +87,7 @@ function footprint(service: Service): { fds: number; rssMb: number; temporary: s
 
 describe(`${SOAK} short sandboxes one after the other and ${SOAK} more, ten at a time`, () => {
   it('leave the service as it was', LIMIT, async () => {
-    await withService({ BERTH_MAX_STARTS: '10' }, async (service) => {
+    await withService({ env: { BERTH_MAX_STARTS: '10' } }, async (service) => {
       const one = async (): Promise<void> => {
         const { sandboxId, cdpUrl, vncUrl } = await service.client.create({ recording: 'always' });
         const raw = await Raw.open(cdpUrl ?? '');

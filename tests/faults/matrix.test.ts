@@ -10,19 +10,10 @@ import { DRIVER, type Part, signalPart } from '../e2e/drivers.ts';
 import { type Service, startService, waitFor } from '../e2e/service.ts';
 import { openSocket, Raw } from '../e2e/sockets.ts';
 import { probe } from '../e2e/video.ts';
+import type { Row } from './row.ts';
 
 /** Far above what any row takes, so that a hang fails the row and not the whole run. */
 const LIMIT = { timeout: 150_000 };
-
-/** One row as docs/faults.md shows it. */
-interface Row {
-  readonly fault: string;
-  readonly client: string;
-  readonly viewer: string;
-  readonly seconds: number;
-  readonly state: string;
-  readonly recording: string;
-}
 
 /** What is to be seen after a fault. A close is `code reason`; `stays` means that the connection works on. */
 interface Expected {

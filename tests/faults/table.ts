@@ -7,15 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-
-interface Row {
-  readonly fault: string;
-  readonly client: string;
-  readonly viewer: string;
-  readonly seconds: number;
-  readonly state: string;
-  readonly recording: string;
-}
+import type { Row } from './row.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bt-faults-'));
 const runner = fileURLToPath(new URL('../run.js', import.meta.url));
