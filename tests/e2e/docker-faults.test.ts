@@ -76,10 +76,14 @@ describe('a container at its limits', { skip }, () => {
     const more = `for (let i = 0; i < 20; i++) spawn('sleep', ['60'], { stdio: 'ignore' }).on('error', () => {})`;
     void inside('bomb', `node -e "const { spawn } = require('child_process'); setInterval(() => { ${more} }, 10)"`);
     const container = docker.getContainer(await containerOf('bomb'));
-    // Threads count, too.
-    const tasks = async (): Promise<number> => (await container.top({ ps_args: '-eLo pid,lwp' })).Processes.length;
-    await waitFor(async () => (await tasks()) >= 390, 'the bomb to fill its container');
-    assert.ok((await tasks()) <= 400);
+    // Threads count, too. While the bomb goes off the engine may find nothing to list.
+    let most = 0;
+    await waitFor(async () => {
+      const { Processes } = (await container.top({ ps_args: '-eLo pid,lwp' })) as { Processes: string[][] | null };
+      most = Math.max(most, Processes?.length ?? 0);
+      return most >= 390;
+    }, 'the bomb to fill its container');
+    assert.ok(most <= 400, `${most} tasks`);
     await assertBrowses(service, 'neighbour');
     await service.client.create({ sandboxId: 'after' });
     await service.client.delete('after');
