@@ -1,6 +1,7 @@
 /**
  * Every plug on one screen. Rooms implement these; `app.ts` passes the implementations to whoever needs them.
  */
+import type { Segment, SegmentName } from './recording.ts';
 import type { EndedReason, EndedSandbox, PageInfo, SandboxChange, SandboxSpec, SandboxStatus } from './sandbox.ts';
 
 /** Where something listens: a unix socket, or a private TCP address. */
@@ -191,4 +192,37 @@ export interface Log {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
+}
+
+/** Where closed segments are kept for good, when that is not the disk they were written on. Each method rejects when the store cannot be asked. */
+export interface Archive {
+  /** Rejects with a sentence that names what is wrong (bucket, credentials, address). Called at the start and by `/readyz`. */
+  check(): Promise<void>;
+  /**
+   * Resolves when the segment is there whole, verified by size and checksum; until then it is not there at all. The same
+   * segment again is fine. `open` may be called more than once.
+   */
+  put(segment: Segment, open: () => Promise<OpenedFile>, signal: AbortSignal): Promise<void>;
+  /** All that was put, in no particular order. */
+  list(signal: AbortSignal): AsyncIterable<Segment>;
+  /** Undefined when there is none. */
+  open(segment: SegmentName): Promise<OpenedFile | undefined>;
+  /** False when there was none. */
+  remove(segment: SegmentName): Promise<boolean>;
+  /** Where a client may fetch it without us for a while. */
+  link(segment: SegmentName): Promise<string>;
+}
+
+/** Closed segments on their way to an {@link Archive}; the library keeps it. */
+export interface UploadQueue {
+  /** Closed segments that the archive has not, oldest first. */
+  pending(): readonly Segment[];
+  /** Opens the file on disk. Undefined when it was deleted meanwhile. */
+  openLocal(segment: SegmentName): Promise<OpenedFile | undefined>;
+  /** Says that the archive has it now. False when it was deleted meanwhile, and then the archive's copy has to go too. */
+  archived(segment: SegmentName): Promise<boolean>;
+  /** Segments whose disk file may go: archived at least this many milliseconds ago. */
+  evictable(graceMs: number): readonly Segment[];
+  /** Removes the file on disk, the archive's copy stays. */
+  evict(segment: SegmentName): Promise<void>;
 }

@@ -18,6 +18,38 @@ export function parseSegmentName(filename: string): SegmentName | undefined {
   return { filename, sessionId: match[1] as string, sandboxId: match[2] as string, segment: Number(match[3]) };
 }
 
+/**
+ * Why a segment ends where it does. full: it had its seconds, the next one follows. stopped: the recorder was asked to end,
+ * or the sandbox ended. cut: it was deleted while it was written, the next one follows. disk_full: there was no room for
+ * more. died: ffmpeg died, or was ended because it said nothing. interrupted: whoever wrote it was gone without a word.
+ */
+export const SEGMENT_REASONS = ['full', 'stopped', 'cut', 'disk_full', 'died', 'interrupted'] as const;
+export type SegmentReason = (typeof SEGMENT_REASONS)[number];
+
+/** What the bytes of a segment say, up to the last whole frame. */
+export interface MediaFacts {
+  readonly durationMs: number;
+  readonly frames: number;
+  /** Bytes before the first cluster: EBML header, track. 0 when not even those are whole, and then nothing plays. */
+  readonly headerBytes: number;
+  readonly clusters: number;
+  /** Bytes of all whole frames, with their own headers and without those of the clusters they lie in. */
+  readonly frameBytes: number;
+}
+
+/** A closed segment: it is not written to any more, so all of this is final. Times are Unix milliseconds. */
+export interface Segment extends SegmentName, MediaFacts {
+  readonly size: number;
+  readonly startedAt: number;
+  /** Whose it is: the tenant of its sandbox; undefined when nobody remembers, and then it is the admin's. */
+  readonly owner?: string;
+  /** The sandbox's, as it was when the segment was closed. */
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly reason: SegmentReason;
+  /** Frames that the recorder had no time to take; null when nobody could say. */
+  readonly dropped: number | null;
+}
+
 /** The session name for a recorder started at `at`, in local time as the BrowserTool names them. */
 export function sessionName(sandboxId: string, at: Date): string {
   const date = `${at.getFullYear()}${two(at.getMonth() + 1)}${two(at.getDate())}`;
