@@ -15,6 +15,8 @@ const supervisor = new Supervisor(config, () => {
 });
 const server = new RuntimeServer(config, supervisor);
 
+// The log lies on a disk that may be full, and an error of writing it would be written there, too, without an end.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 // Not ours: an engine or a machine that goes down asks so. The recording gets its end all the same.
 process.on('SIGTERM', () => void supervisor.end('failed: it was stopped from outside (SIGTERM)'));
 // The service's terminal is not ours: a Ctrl-C there is for the service, which decides about its sandboxes.

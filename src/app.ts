@@ -39,6 +39,9 @@ const FORGET_EVERY_MS = 60_000;
 /** How long answers that are on their way may take when everything else has ended, in milliseconds. */
 const LAST_WORDS_MS = 500;
 
+/** Of lines that could not be written yet; more are dropped. */
+const LOG_BUFFER_BYTES = 1024 * 1024;
+
 /** Of the environment, what programs inside a sandbox may know. */
 type Env = { readonly PATH: string; readonly TZ?: string };
 
@@ -183,12 +186,16 @@ function inRoot(path: string): URL {
 }
 
 function createLog(level: string): Logger {
-  return pino({
+  const output = pino.destination({ fd: 1, sync: true, maxLength: LOG_BUFFER_BYTES });
+  // A log that cannot be written, its disk being full, must not fail the request it tells of.
+  output.on('error', () => {});
+  const options = {
     level,
     base: null,
     // Should a request or error object ever be logged whole, its secrets stay out.
     redact: ['*.headers.authorization', '*.headers["x-api-key"]', '*.headers.cookie', '*.secret', 'secret', '*.ticket'],
-  });
+  };
+  return pino(options, output);
 }
 
 /** Two services on one data folder would take each other's sandboxes for left over. */

@@ -148,6 +148,6 @@ function eventMetrics(registry: Registry): (event: SandboxEvent) => void {
 
 /** Reasons are few, but the sentence after `failed:` is any, and a runtime says the whole of it. */
 function reasonLabel(endedReason: string): string {
-  const known = ['idle_timeout', 'connect_timeout', 'max_lifetime', 'deleted', 'service_stopped'];
+  const known = ['idle_timeout', 'connect_timeout', 'max_lifetime', 'deleted', 'browser_closed', 'service_stopped'];
   return known.includes(endedReason) ? endedReason : 'failed';
 }

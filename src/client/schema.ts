@@ -490,6 +490,15 @@ export interface components {
             recording?: "off" | "manual" | "always";
             /** @description Default 10. */
             recordingFps?: number;
+            /** @description Of the width and height of the desktop. Default 1. */
+            recordingScale?: number;
+            /**
+             * @description Default medium.
+             * @enum {string}
+             */
+            recordingQuality?: "low" | "medium" | "high";
+            /** @description Whether the mouse pointer is in the picture. Default true. */
+            recordingCursor?: boolean;
             /** @description Default 60. */
             recordingSegmentSeconds?: number;
             /** @description Size of the screen in pixels. Default 1280x720. */
@@ -563,9 +572,14 @@ export interface components {
             recording: {
                 /** @enum {string} */
                 mode: "off" | "manual" | "always";
-                /** @enum {string} */
-                state: "off" | "recording" | "failed";
+                /**
+                 * @description paused: the disk is full; it goes on when there is room.
+                 * @enum {string}
+                 */
+                state: "off" | "recording" | "paused" | "failed";
                 sessionId?: string;
+                /** @description Number of the segment that is being written. */
+                segment?: number;
                 error?: string;
             };
             viewport: {
@@ -661,7 +675,7 @@ export interface components {
              * @description `sandbox.adopted` is one that a service found when it started. A request for DevTools discovery is a client for as long as it lasts.
              * @enum {string}
              */
-            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.failed";
+            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.paused" | "recorder.failed";
             sandboxId: string;
             /** @description The tenant. */
             owner: string;
@@ -671,9 +685,9 @@ export interface components {
             viewers?: number;
             /** @description With browser.restarted */
             browserRestarts?: number;
-            /** @description With recording.started, recording.stopped and recorder.failed; with sandbox.adopted when it is being recorded */
+            /** @description With recording.started, recording.stopped, recorder.paused and recorder.failed; with sandbox.adopted when it is being recorded */
             sessionId?: string;
-            /** @description With recorder.failed */
+            /** @description With recorder.paused and recorder.failed */
             error?: string;
             /**
              * @description With sandbox.ended

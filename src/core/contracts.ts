@@ -82,7 +82,7 @@ export interface Driver {
   stop(id: string): Promise<void>;
   /** All sandboxes of this service, from what the engine or disk says, not from memory. */
   list(): Promise<FoundSandbox[]>;
-  /** Why a sandbox whose runtime died without a word is dead, where the engine knows more than "it died". Asked before `stop`. */
+  /** Why a sandbox whose runtime is gone has ended: what it left word of, or what the engine knows. Asked before `stop`. */
   autopsy?(id: string): Promise<EndedReason | undefined>;
   /** Removes what is shared by all sandboxes, when none is left. */
   close?(): Promise<void>;
@@ -98,6 +98,8 @@ export interface RuntimeLink {
   stop(reason: EndedReason): Promise<void>;
   /** Starts or stops the recorder; idempotent. Resolves when the runtime has confirmed. */
   setRecording(on: boolean): Promise<void>;
+  /** Ends the segment that is being written and goes on with the next; nothing happens while nothing is recorded. */
+  cutRecording(): Promise<void>;
   /** The browser's tabs and how each is. Rejects while no browser is up. */
   pages(): Promise<PageInfo[]>;
   /** Closes a tab, also one that is past answering. False when there is none of this id. */

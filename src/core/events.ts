@@ -1,5 +1,5 @@
 import type { SandboxInfo } from './live.ts';
-import { hasEnded } from './sandbox.ts';
+import { hasEnded, type RecorderStatus } from './sandbox.ts';
 
 /** Everything that can happen to a sandbox, as `GET /events` names it; openapi.yaml lists the same. */
 export const EVENT_TYPES = [
@@ -15,6 +15,7 @@ export const EVENT_TYPES = [
   'browser.restarted',
   'recording.started',
   'recording.stopped',
+  'recorder.paused',
   'recorder.failed',
 ] as const;
 
@@ -149,7 +150,7 @@ export class Events {
 interface Seen {
   readonly clients: number;
   readonly viewers: number;
-  readonly recorder: 'off' | 'recording' | 'failed';
+  readonly recorder: RecorderStatus['state'];
   readonly sessionId: string;
   readonly recorderError: string;
   /** Names the browser that is up; empty while none is. */
@@ -197,7 +198,9 @@ function recordingChanges(was: Seen, is: Seen): Change[] {
   const changes: Change[] = [];
   if (was.recorder === is.recorder && was.sessionId === is.sessionId) return changes;
   const { sessionId } = is;
-  if (is.recorder === 'failed') return [{ type: 'recorder.failed', sessionId, error: is.recorderError }];
+  if (is.recorder === 'paused' || is.recorder === 'failed') {
+    return [{ type: `recorder.${is.recorder}`, sessionId, error: is.recorderError }];
+  }
   if (was.recorder === 'recording') changes.push({ type: 'recording.stopped', sessionId: was.sessionId });
   if (is.recorder === 'recording') changes.push({ type: 'recording.started', sessionId });
   return changes;
@@ -226,7 +229,7 @@ function seen({ status }: SandboxInfo): Seen {
   return {
     clients: count(status.clients),
     viewers: count(status.viewers),
-    recorder: state === 'recording' || state === 'failed' ? state : 'off',
+    recorder: state === 'recording' || state === 'paused' || state === 'failed' ? state : 'off',
     sessionId: text(recorder?.sessionId),
     recorderError: text(recorder?.error),
     browser: devtools ? `${devtools.port}${devtools.browserPath}` : '',

@@ -34,7 +34,10 @@ interface LiveOptions {
   readonly openLink: OpenRuntimeLink;
   readonly startTimeoutSeconds: number;
   readonly log: Log;
+  /** Remembers its end, before what the driver knows of it goes. */
   readonly onEnded: (ended: EndedSandbox) => Promise<void>;
+  /** It has ended and its room is free. */
+  readonly onGone: () => void;
   /** Looks at it when it begins and after each change. */
   readonly watcher: { saw(info: SandboxInfo): void };
   /** The driver could not remove it, as when its engine is away. */
@@ -130,7 +133,9 @@ export class LiveSandbox {
     try {
       await this.#openLink(address, signal);
     } catch (err) {
-      await this.#destroy('failed: the runtime was gone when the service came back');
+      // It may have been ending, and has ended since the driver saw it.
+      const reason = await this.#options.driver.autopsy?.(this.spec.id).catch(() => undefined);
+      await this.#destroy(reason ?? 'failed: the runtime was gone when the service came back');
       throw err;
     }
   }
@@ -147,6 +152,11 @@ export class LiveSandbox {
       throw new AppError('INVALID_REQUEST', 'recording: this sandbox was created with recording "off".');
     }
     await this.#link?.setRecording(on);
+  }
+
+  async cutRecording(): Promise<void> {
+    this.#assertAlive();
+    await this.#link?.cutRecording();
   }
 
   /** Changes limits or metadata. Throws SANDBOX_ENDED. */
@@ -308,6 +318,7 @@ export class LiveSandbox {
     };
     this.#dismiss(reason);
     this.#presence.close();
+    await this.#options.onEnded(ended);
     try {
       await this.#options.driver.stop(this.spec.id);
     } catch (err) {
@@ -315,7 +326,7 @@ export class LiveSandbox {
       this.#options.onNotRemoved();
     }
     // Seen as ended only once its room is free for the next one.
-    await this.#options.onEnded(ended);
+    this.#options.onGone();
     // Both at once: nobody may see an end without its state.
     this.#ended = ended;
     this.#state = state;

@@ -18,6 +18,11 @@ export function parseSegmentName(filename: string): SegmentName | undefined {
   return { filename, sessionId: match[1] as string, sandboxId: match[2] as string, segment: Number(match[3]) };
 }
 
+/** The inverse of {@link parseSegmentName}; ffmpeg writes it as `_seg%03d.mkv`. */
+export function segmentFile(sessionId: string, segment: number): string {
+  return `${sessionId}_seg${String(segment).padStart(3, '0')}.mkv`;
+}
+
 /**
  * Why a segment ends where it does. full: it had its seconds, the next one follows. stopped: the recorder was asked to end,
  * or the sandbox ended. cut: it was deleted while it was written, the next one follows. disk_full: there was no room for

@@ -21,6 +21,9 @@ export function hasEnded(state: SandboxState): boolean {
 /** off: never. manual: when a client asks with `?recording=true` or the recordings API. always: from the first frame on screen. */
 export type RecordingMode = 'off' | 'manual' | 'always';
 
+/** x264 at a constant rate factor of 32, 26 or 20. */
+export type RecordingQuality = 'low' | 'medium' | 'high';
+
 /**
  * What a client's `Browser.close` does, which is what Puppeteer's `browser.close()` sends. restart: the browser ends and a
  * fresh one takes its place. terminate: the sandbox ends. keep: only that client's connection ends, tabs stay.
@@ -46,6 +49,11 @@ export interface SandboxSpec {
   readonly connectTimeoutSeconds: number;
   readonly recording: RecordingMode;
   readonly recordingFps: number;
+  /** Of the desktop's width and height; 0.1 to 1. */
+  readonly recordingScale: number;
+  readonly recordingQuality: RecordingQuality;
+  /** Whether the mouse pointer is in the picture. */
+  readonly recordingCursor: boolean;
   readonly recordingSegmentSeconds: number;
   readonly viewport: { readonly width: number; readonly height: number };
   readonly onBrowserClose: BrowserClose;
@@ -71,10 +79,15 @@ export type EndedReason =
   | 'service_stopped'
   | `failed: ${string}`;
 
-/** The recorder as the runtime sees it. `sessionId` names the files: everything before `_seg`. */
+/**
+ * The recorder as the runtime sees it. paused: the disk is full, it goes on when there is room. failed: ffmpeg died again
+ * and again. `sessionId` names the files: everything before `_seg`.
+ */
 export interface RecorderStatus {
-  readonly state: 'off' | 'recording' | 'failed';
+  readonly state: 'off' | 'recording' | 'paused' | 'failed';
   readonly sessionId?: string;
+  /** Number of the segment that is being written. */
+  readonly segment?: number;
   readonly error?: string;
 }
 
@@ -136,6 +149,9 @@ export const DEFAULTS = {
   connectTimeoutSeconds: 300,
   recording: 'manual',
   recordingFps: 10,
+  recordingScale: 1,
+  recordingQuality: 'medium',
+  recordingCursor: true,
   recordingSegmentSeconds: 60,
   onBrowserClose: 'restart',
   activity: 'any',

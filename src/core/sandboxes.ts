@@ -14,6 +14,7 @@ import {
   type Idempotency,
   type PageInfo,
   type RecordingMode,
+  type RecordingQuality,
   type SandboxSpec,
 } from './sandbox.ts';
 
@@ -28,6 +29,9 @@ export interface CreateInput {
   readonly activity?: ActivityKind;
   readonly recording?: RecordingMode;
   readonly recordingFps?: number;
+  readonly recordingScale?: number;
+  readonly recordingQuality?: RecordingQuality;
+  readonly recordingCursor?: boolean;
   readonly recordingSegmentSeconds?: number;
   readonly viewport?: { readonly width: number; readonly height: number };
   readonly metadata?: Readonly<Record<string, string>>;
@@ -187,6 +191,15 @@ export class Sandboxes {
     return live.info;
   }
 
+  /**
+   * Ends the segment that is being written, if any, so that it may be deleted; the recording goes on with the next.
+   * Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY.
+   */
+  async cutRecording(id: string): Promise<void> {
+    const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
+    await live.cutRecording();
+  }
+
   /** The tabs of a READY sandbox's browser and how each is. Throws as {@link setRecording}, and BROWSER_UNREACHABLE. */
   async pages(principal: Principal, id: string): Promise<PageInfo[]> {
     this.get(principal, id);
@@ -280,10 +293,12 @@ export class Sandboxes {
       log,
       watcher: events.watcher(),
       onEnded: async (ended) => {
-        // Remembered first, forgotten second: at no moment is a sandbox unknown. A registry that cannot write still has it in memory.
+        // A registry that cannot write still has it in memory.
         await registry
           .remember(ended)
           .catch((err: unknown) => log.error({ sandboxId: spec.id, err }, 'could not write the history'));
+      },
+      onGone: () => {
         // By then the id may belong to a new one.
         if (this.#live.get(spec.id) === live) this.#live.delete(spec.id);
       },
@@ -334,6 +349,9 @@ export class Sandboxes {
       connectTimeoutSeconds: asked.connectTimeoutSeconds ?? DEFAULTS.connectTimeoutSeconds,
       recording: asked.recording ?? DEFAULTS.recording,
       recordingFps: asked.recordingFps ?? DEFAULTS.recordingFps,
+      recordingScale: asked.recordingScale ?? DEFAULTS.recordingScale,
+      recordingQuality: asked.recordingQuality ?? DEFAULTS.recordingQuality,
+      recordingCursor: asked.recordingCursor ?? DEFAULTS.recordingCursor,
       recordingSegmentSeconds: asked.recordingSegmentSeconds ?? DEFAULTS.recordingSegmentSeconds,
       viewport: asked.viewport ?? DEFAULTS.viewport,
       onBrowserClose: asked.onBrowserClose ?? DEFAULTS.onBrowserClose,

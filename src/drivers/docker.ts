@@ -7,6 +7,7 @@ import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../cor
 import { connectTo } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
+import { isEndedReason } from '../core/status.ts';
 import { downloadsOf, FOLDER_NAME, folderOf, prepareDownloads, prepareRunDir, secretOf } from './folders.ts';
 
 /** What one container may use. */
@@ -146,6 +147,8 @@ export class DockerDriver implements Driver {
   }
 
   async autopsy(id: string): Promise<EndedReason | undefined> {
+    const told = await this.#lastWordOf(id);
+    if (told) return told.reason;
     // The connection breaks before the engine has noted the end.
     for (let i = 0; i < 10; i++) {
       const info = await this.#docker.getContainer(this.#nameOf(id)).inspect().catch(onlyStatus(404));
@@ -166,7 +169,7 @@ export class DockerDriver implements Driver {
   async #foundOf(container: Docker.ContainerInfo): Promise<FoundSandbox> {
     const spec = JSON.parse(container.Labels[LABEL.spec] ?? '{}') as SandboxSpec;
     if (container.State === 'running') return { spec, address: this.#addressOf(spec.id) };
-    const told = await readEnd(join(this.#dirOf(spec.id), 'm', 'ended.json'));
+    const told = await this.#lastWordOf(spec.id);
     const reason = told?.reason ?? (await this.autopsy(spec.id)) ?? 'failed: the container ended without a word';
     const ended: EndedSandbox = {
       spec,
@@ -175,6 +178,10 @@ export class DockerDriver implements Driver {
       endedReason: reason,
     };
     return { spec, ended };
+  }
+
+  #lastWordOf(id: string): ReturnType<typeof readEnd> {
+    return readEnd(join(this.#dirOf(id), 'm', 'ended.json'));
   }
 
   /** The folder that holds the one the container sees; nothing in the container can reach this one. */
@@ -386,13 +393,9 @@ async function readEnd(file: string): Promise<{ reason: EndedReason; at: number 
     const stat = await lstat(file);
     if (!stat.isFile() || stat.size > 64 * 1024) return undefined;
     const told = JSON.parse(await readFile(file, 'utf8')) as Partial<EndedSandbox>;
-    const reason = String(told.endedReason);
-    const known =
-      /^(idle_timeout|connect_timeout|max_lifetime|deleted|browser_closed|service_stopped|failed: .{1,1000})$/s.test(
-        reason,
-      );
-    if (!known || typeof told.endedAt !== 'number' || !(told.endedAt <= Date.now())) return undefined;
-    return { reason: reason as EndedReason, at: told.endedAt };
+    const reason = told.endedReason;
+    if (!isEndedReason(reason) || typeof told.endedAt !== 'number' || !(told.endedAt <= Date.now())) return undefined;
+    return { reason, at: told.endedAt };
   } catch {
     return undefined; // no word, or a torn one
   }

@@ -12,7 +12,7 @@ import {
   SANDBOX_UIDS,
 } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
-import type { EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
+import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
 import {
   FOLDER_NAME,
@@ -131,6 +131,11 @@ export class LocalDriver implements Driver {
       else if (!buried.has(config.spec.id)) found.push({ spec: config.spec, address: this.#addressOf(config.spec.id) });
     }
     return found;
+  }
+
+  async autopsy(id: string): Promise<EndedReason | undefined> {
+    const text = await readFile(this.#tombstoneOf(id), 'utf8').catch(() => undefined); // none: it died without a word
+    return text === undefined ? undefined : (JSON.parse(text) as EndedSandbox).endedReason;
   }
 
   get #tombstones(): string {

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { OpenRuntimeLink, RuntimeAddress, RuntimeLink, RuntimeLinkEvents } from '../core/contracts.ts';
 import { connectTo } from '../core/endpoint.ts';
 import { type EndedReason, hasEnded, type PageInfo, type SandboxChange, type SandboxStatus } from '../core/sandbox.ts';
+import { isStatus } from '../core/status.ts';
 import { onJsonLines } from './lines.ts';
 import type { Call, ControlEvent, ControlMessage } from './server.ts';
 
@@ -73,12 +74,12 @@ class ControlLink implements RuntimeLink {
   constructor(socket: Socket, events: RuntimeLinkEvents) {
     this.#socket = socket;
     socket.on('error', () => socket.destroy());
-    onJsonLines<ControlEvent>(socket, (event) => {
-      if (event.type === 'result') this.#settle(event);
-      else {
+    onJsonLines<Partial<ControlEvent> | null>(socket, (event) => {
+      if (event?.type === 'result') this.#settle(event);
+      else if (event?.type === 'status' && isStatus(event.status)) {
         this.#status = event.status;
         events.onStatus(event.status);
-      }
+      } else socket.destroy();
     });
     // A runtime that is stuck keeps no clock either, so its silence is the end of the connection.
     const pings = setInterval(() => this.#call({ name: 'ping' }).catch(() => socket.destroy()), PING_EVERY_MS);
@@ -118,6 +119,10 @@ class ControlLink implements RuntimeLink {
     return this.#call({ name: 'record', on });
   }
 
+  cutRecording(): Promise<void> {
+    return this.#call({ name: 'cut' });
+  }
+
   change(change: SandboxChange): Promise<void> {
     return this.#call({ name: 'change', change });
   }
@@ -145,7 +150,8 @@ class ControlLink implements RuntimeLink {
     }).finally(() => clearTimeout(timer));
   }
 
-  #settle({ id, value, error }: { id: number; value?: unknown; error?: string }): void {
+  #settle({ id, value, error }: { id?: number; value?: unknown; error?: string }): void {
+    if (id === undefined) return;
     const waiting = this.#calls.get(id);
     this.#calls.delete(id);
     if (error === undefined) waiting?.resolve(value as never);

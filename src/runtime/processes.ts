@@ -11,6 +11,8 @@ export interface ChildSpec {
   readonly user: { readonly uid: number; readonly gid: number } | null;
   /** Pass a pipe to the child as file descriptor 3 (`-displayfd 3`). */
   readonly pipe3?: boolean;
+  /** Its standard output is data for whoever started it, and no words of its own. */
+  readonly ownStdout?: boolean;
 }
 
 export interface Exit {
@@ -65,7 +67,7 @@ export class Child {
       rest = lines.pop() ?? '';
       for (const line of lines) for (const listener of this.#lineListeners) listener(line);
     };
-    this.process.stdout?.on('data', onOutput);
+    if (!spec.ownStdout) this.process.stdout?.on('data', onOutput);
     this.process.stderr?.on('data', onOutput);
   }
 

@@ -16,6 +16,7 @@ export type ControlMessage =
 /** What has an answer. */
 export type Call =
   | { readonly name: 'record'; readonly on: boolean }
+  | { readonly name: 'cut' }
   | { readonly name: 'ping' }
   | { readonly name: 'change'; readonly change: SandboxChange }
   | { readonly name: 'pages' }
@@ -110,6 +111,8 @@ export class RuntimeServer {
     switch (call.name) {
       case 'record':
         return this.#supervisor.setRecording(call.on);
+      case 'cut':
+        return this.#supervisor.cutRecording();
       case 'ping':
         return undefined;
       case 'change':

@@ -181,6 +181,11 @@ export class Supervisor {
     await (on ? this.#recorder.start() : this.#recorder.stop());
   }
 
+  /** Begins the next segment now, if something is recorded. */
+  async cutRecording(): Promise<void> {
+    if (!hasEnded(this.#state) && !this.#ending) await this.#recorder?.cut();
+  }
+
   /** Changes limits or metadata of the running sandbox; a limit that is over already ends it at once. */
   async change(change: SandboxChange): Promise<void> {
     this.#changes = { ...this.#changes, ...change };

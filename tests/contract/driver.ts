@@ -154,6 +154,7 @@ export function driverContract(name: string, make: () => Promise<DriverUnderTest
       }
       assert.equal(found[0]?.ended?.endedReason, 'max_lifetime');
       assert.deepEqual(found[0]?.spec, one);
+      assert.equal(await it_.again().autopsy?.(one.id), 'max_lifetime');
       assert.ok(Math.abs((found[0]?.ended?.endedAt ?? 0) - one.createdAt - 4000) < 5000);
       await it_.driver.stop(one.id);
       assert.deepEqual(await it_.driver.list(), []);

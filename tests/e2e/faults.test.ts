@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { envWithBrowser, signalPart } from './drivers.ts';
-import { assertNothingLeft, waitFor, withService } from './service.ts';
+import { assertNothingLeft, SERVER, type Service, waitFor, withService } from './service.ts';
+import { Raw } from './sockets.ts';
+import { probe } from './video.ts';
 
 /** Far above what any case takes, so that a hang fails the case and not the whole run. */
 const LIMIT = { timeout: 60_000 };
@@ -47,29 +50,106 @@ describe('a sandbox that is stopped from outside', () => {
 
 const skip = process.getuid?.() === 0 ? false : 'only root may mount the small disk that is to be full';
 
+/** A service whose folders lie on a small disk, and the file that fills it. */
+async function onSmallDisk(use: (service: Service, filler: string) => Promise<void>): Promise<void> {
+  const disk = mkdtempSync(join(tmpdir(), 'bt-disk-'));
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=300m,mode=0755', 'tmpfs', disk]);
+  try {
+    await withService({ base: disk }, (service) => use(service, join(disk, 'filler')));
+  } finally {
+    execFileSync('umount', ['--lazy', disk]);
+    rmSync(disk, { recursive: true, force: true });
+  }
+}
+
+/** Until there is no room for another byte: the running browser writes, too. */
+function fill(filler: string): void {
+  assert.throws(() => appendFileSync(filler, Buffer.alloc(300 * 1024 * 1024)), /ENOSPC/);
+}
+
 describe('a full disk', { skip }, () => {
   it(
     'refuses new sandboxes with the reason, leaves nothing of them, and is over when there is room',
     LIMIT,
     async () => {
-      const disk = mkdtempSync(join(tmpdir(), 'bt-disk-'));
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=200m,mode=0755', 'tmpfs', disk]);
-      try {
-        await withService({ base: disk }, async (service) => {
-          const running = await service.client.create();
-          const filler = join(disk, 'filler');
-          // Until it is full: the running browser writes, too.
-          assert.throws(() => appendFileSync(filler, Buffer.alloc(200 * 1024 * 1024)), /ENOSPC/);
-          await assert.rejects(service.client.create({ sandboxId: 'no-room' }), /no space left|ENOSPC/);
-          assert.equal((await service.client.get('no-room')).status, 'FAILED');
-          assert.equal((await service.client.get(running.sandboxId)).status, 'READY', 'the one that runs goes on');
-          rmSync(filler);
-          await service.client.create({ sandboxId: 'no-room' });
-        });
-      } finally {
-        execFileSync('umount', ['--lazy', disk]);
-        rmSync(disk, { recursive: true, force: true });
-      }
+      await onSmallDisk(async (service, filler) => {
+        const running = await service.client.create();
+        fill(filler);
+        await assert.rejects(service.client.create({ sandboxId: 'no-room' }), /no space left|ENOSPC/);
+        assert.equal((await service.client.get('no-room')).status, 'FAILED');
+        assert.equal((await service.client.get(running.sandboxId)).status, 'READY', 'the one that runs goes on');
+        rmSync(filler);
+        await service.client.create({ sandboxId: 'no-room' });
+      });
     },
   );
+
+  it(
+    'pauses a recording and nothing else, and what was recorded plays; it goes on when there is room',
+    LIMIT,
+    async () => {
+      await onSmallDisk(async (service, filler) => {
+        const { sandboxId, cdpUrl } = await service.client.create({ recording: 'always' });
+        const recorder = async () => (await service.client.get(sandboxId)).recording;
+        await sleep(2000);
+        const { sessionId } = await recorder();
+        fill(filler);
+        await waitFor(async () => (await recorder()).state === 'paused', 'the recorder to pause');
+        assert.match((await recorder()).error ?? '', /^the disk is full: less than 64 MiB are left/);
+        // Asking for what is so already changes nothing.
+        const params = { path: { id: sandboxId } };
+        await service.client.http.POST('/sandboxes/{id}/recordings/start', { params });
+        const raw = await Raw.open(cdpUrl ?? '');
+        assert.match((await raw.send('Browser.getVersion')).product, /^Chrome/);
+        raw.socket.close();
+        rmSync(filler);
+        await waitFor(async () => (await recorder()).state === 'recording', 'the recorder to go on');
+        assert.equal((await recorder()).sessionId, sessionId, 'as the same recording');
+        await sleep(1000);
+        await service.client.delete(sandboxId);
+        const recordings = await service.client.recordings(sandboxId);
+        for (const { filename, size } of recordings) {
+          if (size > 0) assert.ok((await probe(join(service.dataDir, 'recordings', sandboxId, filename))).frames > 0);
+        }
+        const whole = recordings.filter(({ size }) => size > 0);
+        assert.ok(whole.length >= 2, JSON.stringify(recordings));
+      });
+    },
+  );
+
+  it('under the log of the service costs lines of the log, and no answer', LIMIT, async () => {
+    const disk = mkdtempSync(join(tmpdir(), 'bt-disk-'));
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
+    const log = join(disk, 'log');
+    const base = mkdtempSync(join(tmpdir(), 'bt-'));
+    const output = openSync(log, 'a');
+    const env = { BERTH_PORT: '0', BERTH_DATA_DIR: join(base, 'd'), BERTH_RUN_DIR: join(base, 'r') };
+    const child = spawn(process.execPath, [SERVER], {
+      env: { PATH: process.env.PATH, ...env },
+      stdio: ['ignore', output, output],
+    });
+    try {
+      const url = () => /"url":"([^"]+)"/.exec(readFileSync(log, 'utf8'))?.[1] ?? '';
+      await waitFor(() => url() !== '', 'the service to serve');
+      const service = url();
+      assert.throws(() => appendFileSync(join(disk, 'filler'), Buffer.alloc(1024 * 1024)), /ENOSPC/);
+      // More than what was left of the log's last block.
+      for (let i = 0; i < 50; i++) {
+        const answer = await fetch(`${service}/sandboxes`, { signal: AbortSignal.timeout(10_000) });
+        assert.equal(answer.status, 200);
+        await answer.body?.cancel();
+      }
+      rmSync(join(disk, 'filler'));
+      const before = readFileSync(log).length;
+      await fetch(`${service}/sandboxes`, { signal: AbortSignal.timeout(10_000) });
+      await waitFor(() => readFileSync(log).length > before, 'the log to go on');
+    } finally {
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGTERM');
+      await ended;
+      closeSync(output);
+      execFileSync('umount', ['--lazy', disk]);
+      for (const folder of [disk, base]) rmSync(folder, { recursive: true, force: true });
+    }
+  });
 });

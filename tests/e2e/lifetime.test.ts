@@ -254,4 +254,32 @@ describe('a service that is asked to end', () => {
       await first.clean();
     }
   });
+
+  it('admits nobody and says so while it ends, and a second signal does not wait', async () => {
+    const first = await startService({ env: { BERTH_ON_EXIT: 'stop' } });
+    let second: Service | undefined;
+    try {
+      const { sandboxId } = await first.client.create({ recording: 'always' });
+      assert.equal((await fetch(`${first.url}/readyz`)).status, 200);
+      // The recording cannot be finished now, so the end takes its twelve seconds.
+      await signalPart(first, sandboxId, 'ffmpeg', 'SIGSTOP');
+      first.process.kill('SIGTERM');
+      await waitFor(async () => (await fetch(`${first.url}/readyz`)).status === 503, 'it to be no more ready');
+      assert.equal((await fetch(`${first.url}/health`)).status, 200);
+      await assert.rejects(first.client.create(), /shutting down/);
+      const since = performance.now();
+      first.process.kill('SIGTERM');
+      await waitFor(() => first.process.exitCode !== null, 'the service to end');
+      assert.equal(first.process.exitCode, 130);
+      assert.ok(performance.now() - since < 5000);
+      second = await startService({ on: first });
+      const left = second.client;
+      await waitFor(async () => (await left.get(sandboxId)).endedAt !== undefined, 'the sandbox to end', 30_000);
+      assert.equal((await left.get(sandboxId)).endedReason, 'service_stopped');
+      await second.stop();
+    } finally {
+      await second?.clean();
+      await first.clean();
+    }
+  });
 });

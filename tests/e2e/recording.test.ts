@@ -83,6 +83,7 @@ describe('Starting and stopping the recorder', () => {
           mode: 'manual',
           state: 'recording',
           sessionId,
+          segment: 0,
         });
       }
       await waitForFrames(blue, 10);
@@ -168,7 +169,8 @@ describe('While two sandboxes are being recorded', () => {
       );
       assert.equal(new Set(files.map((file) => file.sessionId)).size, 1);
       const { recording } = await service.client.get(red.sandboxId);
-      assert.deepEqual(recording, { mode: 'always', state: 'recording', sessionId: files[0]?.sessionId });
+      const { sessionId, segment } = files[0] as Recording;
+      assert.deepEqual(recording, { mode: 'always', state: 'recording', sessionId, segment });
     },
   );
 

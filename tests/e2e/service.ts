@@ -18,7 +18,8 @@ import {
   runningIn,
 } from './drivers.ts';
 
-const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
+/** The program itself. */
+export const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
 
 /** The real program in a process of its own, on a free port, in a temporary folder. */
 export interface Service {

@@ -110,6 +110,17 @@ describe('Events', () => {
     ]);
   });
 
+  it('tells of a recorder that waits for room on the disk and goes on', () => {
+    const recorder = { state: 'recording', sessionId: 'v' } as const;
+    const paused = info('READY', { recorder: { state: 'paused', sessionId: 'v', error: 'full' } });
+    const running = info('READY', { recorder });
+    assert.deepEqual(told(NEW, READY, running, paused, running).slice(2), [
+      ['recording.started', { sessionId: 'v' }],
+      ['recorder.paused', { sessionId: 'v', error: 'full' }],
+      ['recording.started', { sessionId: 'v' }],
+    ]);
+  });
+
   it('tells a start that failed from an end, and one that was found from one that was made', () => {
     const failed = info('FAILED', { endedReason: 'failed: no room' });
     const how = { status: 'FAILED', endedReason: 'failed: no room' };
