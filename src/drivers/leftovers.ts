@@ -6,7 +6,7 @@ const PATIENCE_MS = 3000;
 
 /**
  * Kills every process of the sandbox whose folder this is and waits until they are gone: its runtime (started with the
- * folder's runtime.json), its children (their X cookie lies in the folder), and whatever runs as the sandbox's own user.
+ * folder's runtime.json), its children (their X cookie or profile lies in the folder), and whatever runs as the sandbox's own user.
  * A look into /proc finds them all, also after a kill -9 of service and runtime, and cannot hit a stranger whose number
  * was reused.
  */
@@ -34,6 +34,8 @@ async function belongs(pid: number, dir: string, uid: number | undefined): Promi
     // Zombies and kernel threads have none.
     if (cmdline === '') return false;
     if (cmdline.includes(`\0${dir}/runtime.json\0`)) return true;
+    // Chromium's helpers write their command line where their environment was, with spaces for zeros.
+    if (cmdline.includes(`--user-data-dir=${dir}/`)) return true;
     if (uid !== undefined && (await stat(`/proc/${pid}`)).uid === uid) return true;
     return (await readFile(`/proc/${pid}/environ`, 'latin1')).includes(`XAUTHORITY=${dir}/`);
   } catch (err) {

@@ -106,11 +106,10 @@ export class LocalDriver implements Driver {
   async stop(id: string): Promise<void> {
     const dir = this.#dirOf(id);
     const config = await readConfig(dir);
-    // Without a config there is no folder any more: the runtime has removed it and all its children with it.
-    if (config) {
-      await endProcessesOf(dir, config.user?.uid);
-      await removeTracesOfX(config.user);
-    }
+    // Also when the runtime has removed its folder and its children already: theirs may live on, Chromium's helpers end by
+    // themselves when it is killed, and one that is stuck does not.
+    await endProcessesOf(dir, config?.user?.uid);
+    if (config) await removeTracesOfX(config.user);
     await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
     await rm(this.#tombstoneOf(id), { force: true });
   }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -122,15 +122,20 @@ describe('a full disk', { skip }, () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
     const log = join(disk, 'log');
     const base = mkdtempSync(join(tmpdir(), 'bt-'));
+    chmodSync(base, 0o711);
     const output = openSync(log, 'a');
     const env = { BERTH_PORT: '0', BERTH_DATA_DIR: join(base, 'd'), BERTH_RUN_DIR: join(base, 'r') };
     const child = spawn(process.execPath, [SERVER], {
       env: { PATH: process.env.PATH, ...env },
       stdio: ['ignore', output, output],
     });
+    const ended = new Promise((resolve) => child.once('exit', resolve));
     try {
       const url = () => /"url":"([^"]+)"/.exec(readFileSync(log, 'utf8'))?.[1] ?? '';
-      await waitFor(() => url() !== '', 'the service to serve');
+      await waitFor(
+        () => url() !== '',
+        () => `the service to serve: ${readFileSync(log, 'utf8')}`,
+      );
       const service = url();
       assert.throws(() => appendFileSync(join(disk, 'filler'), Buffer.alloc(1024 * 1024)), /ENOSPC/);
       // More than what was left of the log's last block.
@@ -144,7 +149,6 @@ describe('a full disk', { skip }, () => {
       await fetch(`${service}/sandboxes`, { signal: AbortSignal.timeout(10_000) });
       await waitFor(() => readFileSync(log).length > before, 'the log to go on');
     } finally {
-      const ended = new Promise((resolve) => child.once('exit', resolve));
       child.kill('SIGTERM');
       await ended;
       closeSync(output);
