@@ -23,6 +23,7 @@ export const ERRORS = {
   RECORDING_NOT_FOUND: { code: 3002, status: 404, error: 'recording not found' },
   RANGE_NOT_SATISFIABLE: { code: 3003, status: 416, error: 'range not satisfiable' },
   DOWNLOAD_NOT_FOUND: { code: 3004, status: 404, error: 'download not found' },
+  RECORDING_MIXED: { code: 3005, status: 409, error: 'recording mixed' },
   SHUTTING_DOWN: { code: 5002, status: 503, error: 'shutting down' },
   INTERNAL: { code: 5001, status: 500, error: 'internal error' },
 } as const;

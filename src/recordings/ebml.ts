@@ -17,7 +17,7 @@ export interface Head {
 const MAX_HEAD_BYTES = 12;
 
 /** Undefined when there are not enough bytes. Throws when no more bytes could make it one. */
-function headAt(bytes: Buffer, at: number): Head | undefined {
+export function headAt(bytes: Buffer, at: number): Head | undefined {
   if (at >= bytes.length) return undefined;
   const idLength = vintLength(bytes[at]);
   if (idLength === undefined || idLength > 4) throw new Damage('Where an element should begin, none does.');
