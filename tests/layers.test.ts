@@ -54,6 +54,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   ajv: ['src/api/'],
   'ajv-formats': ['src/api/'],
   yaml: ['src/api/'],
+  'fluent-ffmpeg': ['src/recordings/media.ts'],
   pino: ['src/app.ts', 'cmd/'],
   'chrome-launcher': ['src/app.ts'],
   'openapi-fetch': ['src/client/'],
