@@ -23,6 +23,8 @@ export interface ExportSegment {
 export interface ExportedMkv {
   /** Exact, in bytes; undefined when a segment has no facts. */
   readonly length: number | undefined;
+  /** Undefined when a segment has no facts. */
+  readonly durationMs: number | undefined;
   readonly stream: Readable;
 }
 
@@ -50,10 +52,11 @@ export async function exportMkv(segments: readonly ExportSegment[]): Promise<Exp
   if (!header) throw new AppError('RECORDING_NOT_FOUND', 'There is nothing in this recording that plays yet.');
   const facts = playable.map((segment) => segment.facts);
   const known = facts.every((fact) => fact !== undefined) ? facts : undefined;
-  const first = exportedHeader(header, known && total(known, 'durationMs'));
+  const durationMs = known && total(known, 'durationMs');
+  const first = exportedHeader(header, durationMs);
   const length = known && first.length + total(known, 'clusters') * CLUSTER_HEAD_BYTES + total(known, 'frameBytes');
   const gone = new AbortController();
-  return { length, stream: generated(joined(first, header, playable, gone.signal), gone) };
+  return { length, durationMs, stream: generated(joined(first, header, playable, gone.signal), gone) };
 }
 
 function total(facts: readonly MediaFacts[], field: 'durationMs' | 'clusters' | 'frameBytes'): number {

@@ -5,6 +5,7 @@ import { buffer } from 'node:stream/consumers';
 import ffmpeg from 'fluent-ffmpeg';
 import { AppError } from '../core/errors.ts';
 import { generated } from './generated.ts';
+import { withDuration } from './mp4.ts';
 
 /** Of MP4s that are made at once, and of posters; who comes next waits. */
 const AT_ONCE = 2;
@@ -37,6 +38,8 @@ export interface MediaOptions {
 export interface Mp4Options extends MediaOptions {
   /** How much is done, in milliseconds of the video; several times a second. */
   readonly onProgress?: (doneMs: number) => void;
+  /** How long the MKV is; the MP4 says it then. Without it players show as duration what has come so far. */
+  readonly durationMs?: number | undefined;
 }
 
 const mp4Gate = gate(AT_ONCE);
@@ -47,8 +50,8 @@ const posterGate = gate(AT_ONCE);
  * when the MKV does, when ffmpeg cannot read it, and with AppError INTERNAL when there is no ffmpeg. Destroyed, it
  * kills its ffmpeg and destroys the MKV.
  */
-export function toMp4(mkv: Readable, { onProgress, path }: Mp4Options = {}): Readable {
-  return converted(mkv, { args: mp4Args(), gate: mp4Gate, path, onProgress });
+export function toMp4(mkv: Readable, { onProgress, path, durationMs }: Mp4Options = {}): Readable {
+  return converted(mkv, { args: mp4Args(), gate: mp4Gate, path, onProgress, durationMs });
 }
 
 /**
@@ -100,6 +103,8 @@ interface Conversion {
   readonly gate: Gate;
   readonly path?: string | undefined;
   readonly onProgress?: ((doneMs: number) => void) | undefined;
+  /** Of an MP4, when it is known. */
+  readonly durationMs?: number | undefined;
   /** ffmpeg gets no more than this. */
   readonly inputBytes?: number;
   /** More than this fails. */
@@ -126,7 +131,7 @@ async function* convert(source: Readable, conversion: Conversion, stop: AbortSig
 }
 
 async function* output(source: Readable, conversion: Conversion, stop: AbortSignal): AsyncGenerator<Buffer, void> {
-  const { args, path, onProgress, inputBytes, outputBytes, ms } = conversion;
+  const { args, path, onProgress, durationMs, inputBytes, outputBytes, ms } = conversion;
   const running = start(args, path);
   let late = false;
   const tooLate = (): void => {
@@ -140,7 +145,8 @@ async function* output(source: Readable, conversion: Conversion, stop: AbortSign
   try {
     running.attach(source, inputBytes ?? Number.POSITIVE_INFINITY, onProgress);
     let made = 0;
-    for await (const chunk of running.output) {
+    const bytes = durationMs === undefined ? running.output : withDuration(running.output, durationMs);
+    for await (const chunk of bytes) {
       made += chunk.length;
       if (outputBytes !== undefined && made > outputBytes)
         throw new Error(`ffmpeg made more than ${outputBytes} bytes.`);

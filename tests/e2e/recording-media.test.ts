@@ -38,8 +38,10 @@ before(async () => {
       res.setHeader('content-type', 'video/x-matroska').setHeader('content-length', length as number);
       return void stream.pipe(res);
     }
-    if (req.url === '/live.mp4')
-      return void toMp4((await exported()).stream).pipe(res.setHeader('content-type', 'video/mp4'));
+    if (req.url === '/live.mp4') {
+      const { durationMs, stream } = await exported();
+      return void toMp4(stream, { durationMs }).pipe(res.setHeader('content-type', 'video/mp4'));
+    }
     res.setHeader('content-type', 'text/html').end('<title>player</title>');
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -74,7 +76,7 @@ describe('A recording in one file', () => {
     const page = await player.newPage();
     try {
       await page.goto(`${origin}/`);
-      for (const name of ['export.mkv', 'export.mp4', 'live.mkv']) {
+      for (const name of ['export.mkv', 'export.mp4', 'live.mkv', 'live.mp4']) {
         const duration = await page.evaluate(async (src) => {
           const video = document.createElement('video');
           video.src = src;

@@ -11,6 +11,7 @@ import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ID } from '../../src/recordings/matroska.ts';
 import { mp4Args, poster, posterArgs, toMp4 } from '../../src/recordings/media.ts';
+import { withDuration } from '../../src/recordings/mp4.ts';
 import { decoded, idBytes, record } from './segments.ts';
 
 const LIMIT = { timeout: 60_000 };
@@ -83,6 +84,28 @@ describe('toMp4', () => {
     assert.ok(bytes.indexOf('moof') > bytes.indexOf('moov') && bytes.indexOf('moov') > 0);
     assert.ok((done.at(-1) as number) >= 29_000 && done.every((ms, i) => i === 0 || ms >= (done[i - 1] as number)));
     assert.ok(source.destroyed);
+  });
+
+  it('says at its start how long it is, when it is told', LIMIT, async () => {
+    const path = join(folder, 'told.mp4');
+    const [plain, told] = [toMp4(createReadStream(video)), toMp4(createReadStream(video), { durationMs: 30_000 })];
+    const [without, bytes] = await Promise.all([buffer(plain), buffer(told)]);
+    assert.equal(bytes.length, without.length);
+    await writeFile(path, bytes.subarray(0, bytes.indexOf('moof') - 4));
+    const entries = 'stream=duration:format=duration';
+    const shown = execFileSync('ffprobe', ['-v', 'error', '-show_entries', entries, '-of', 'csv=p=0', path]).toString();
+    assert.deepEqual(shown.trim().split('\n').map(Number), [30, 30]);
+    await writeFile(path, bytes);
+    assert.deepEqual(await decoded(path), await decoded(video));
+    // In pieces of any size.
+    for (const size of [1, 100, 700, 5000]) {
+      const pieces = (async function* () {
+        for (let at = 0; at < 10_000; at += size) yield without.subarray(at, at + size);
+      })();
+      const parts: Buffer[] = [];
+      for await (const part of withDuration(pieces, 30_000)) parts.push(part);
+      assert.ok(Buffer.concat(parts).equals(bytes.subarray(0, Buffer.concat(parts).length)), `pieces of ${size}`);
+    }
   });
 
   it('is made no faster than it is read', LIMIT, async () => {
@@ -207,6 +230,24 @@ describe('poster', () => {
       const input = args.slice(0, args.indexOf('-i') + 2).join(' ');
       assert.match(input, /-f matroska -protocol_whitelist pipe .*-i pipe:0$/);
     }
+  });
+
+  it('believes no frame of a gigantic size', LIMIT, async () => {
+    const huge = join(folder, 'huge.mkv');
+    const source = ['-f', 'lavfi', '-i', 'color=red:s=8192x8192:d=1:r=1'];
+    execFileSync('ffmpeg', [
+      '-v',
+      'error',
+      ...source,
+      '-c:v',
+      'libx264',
+      '-preset',
+      'ultrafast',
+      '-threads',
+      '1',
+      huge,
+    ]);
+    await assert.rejects(poster(createReadStream(huge)), /exceeds specified max pixel count/);
   });
 
   it('decodes nothing but H.264', LIMIT, async () => {
