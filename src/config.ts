@@ -42,6 +42,10 @@ export interface Config {
   readonly sandboxPids: number;
   /** What the downloads of one sandbox may take, in MiB. */
   readonly downloadsMb: number;
+  /** How long recordings are kept, in days, and how many GiB of them: of all, and of each tenant. 0: no limit. */
+  readonly recordingsDays: number;
+  readonly recordingsGb: number;
+  readonly recordingsTenantGb: number;
   readonly apiKeys: readonly ApiKey[];
   /** Without a trailing slash; undefined: the address each request came to. */
   readonly publicUrl: string | undefined;
@@ -169,6 +173,27 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
       'Looked at once a second, so one second of writing comes on top; times sandboxes remembered, keep it below the disk.',
     parse: (text) => parseInteger(text, 1, 1_048_576),
   },
+  recordingsDays: {
+    name: 'BERTH_RECORDINGS_DAYS',
+    default: '0',
+    meaning: 'Days after its end that a recording is removed, 0 to 36500; 0 keeps it until it is deleted.',
+    danger: 'What is removed is gone, from the archive too.',
+    parse: (text) => parseInteger(text, 0, 36_500),
+  },
+  recordingsGb: {
+    name: 'BERTH_RECORDINGS_GB',
+    default: '0',
+    meaning: 'GiB that all recordings together may take, 0 to 1048576; over it the oldest go. 0 sets no limit.',
+    danger: 'Looked at once a minute, so a minute of writing comes on top.',
+    parse: (text) => parseInteger(text, 0, 1_048_576),
+  },
+  recordingsTenantGb: {
+    name: 'BERTH_RECORDINGS_TENANT_GB',
+    default: '0',
+    meaning: 'GiB that the recordings of one tenant may take, 0 to 1048576; over it its oldest go. 0 sets no limit.',
+    danger: 'As `BERTH_RECORDINGS_GB`; recordings of which nobody remembers the tenant are not counted.',
+    parse: (text) => parseInteger(text, 0, 1_048_576),
+  },
   apiKeys: {
     name: 'BERTH_API_KEYS',
     default: '',
@@ -286,6 +311,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     sandboxCpus: read('sandboxCpus'),
     sandboxPids: read('sandboxPids'),
     downloadsMb: read('downloadsMb'),
+    recordingsDays: read('recordingsDays'),
+    recordingsGb: read('recordingsGb'),
+    recordingsTenantGb: read('recordingsTenantGb'),
     apiKeys: read('apiKeys'),
     publicUrl: read('publicUrl'),
     maxSandboxes: read('maxSandboxes'),

@@ -121,8 +121,8 @@ export class EventReader {
           if (over) end();
           return;
         }
-        // An id may be used again: then what follows its end is the next one's beginning.
-        if (one) over = event.type === 'sandbox.ended';
+        // An id may be used again: then the next one's beginning follows its end. Recordings are removed at any time.
+        if (one && event.type.startsWith('sandbox.')) over = event.type === 'sandbox.ended';
         hungry = stream.push(frame(event));
       }
     };

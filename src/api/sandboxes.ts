@@ -1,17 +1,20 @@
 import type { IncomingMessage } from 'node:http';
 import type { Router } from '@koa/router';
 import type { Context } from 'koa';
+import { sees } from '../core/access.ts';
 import { AppError } from '../core/errors.ts';
 import type { SandboxInfo } from '../core/live.ts';
 import { isoTime } from '../core/recording.ts';
 import { hasEnded, type SandboxState } from '../core/sandbox.ts';
 import type { ChangeInput, CreateInput, Sandboxes } from '../core/sandboxes.ts';
+import type { Recordings } from '../recordings/recordings.ts';
 import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 import type { Validator } from './validate.ts';
 
 export interface SandboxRoutesDeps {
   readonly sandboxes: Sandboxes;
+  readonly recordings: Recordings;
   readonly urls: Urls;
   readonly validator: Validator;
 }
@@ -20,7 +23,7 @@ export interface SandboxRoutesDeps {
 const MAX_BODY = 1024 * 1024;
 
 /** Sandboxes: create, look, end, record. */
-export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: SandboxRoutesDeps): void {
+export function sandboxRoutes(router: Router, { sandboxes, recordings, urls, validator }: SandboxRoutesDeps): void {
   const answer = (ctx: Context, info: SandboxInfo, status = 200): void => {
     ctx.status = status;
     ctx.body = { code: 'SUCCESS', requestId: ctx.state.requestId, data: sandboxView(ctx, info, urls) };
@@ -69,7 +72,14 @@ export function sandboxRoutes(router: Router, { sandboxes, urls, validator }: Sa
     ctx.status = 204;
   });
   router.post('/sandboxes/:id/stop', async (ctx) => answer(ctx, await sandboxes.stop(principalOf(ctx), idOf(ctx))));
-  router.delete('/sandboxes/:id', async (ctx) => answer(ctx, await sandboxes.stop(principalOf(ctx), idOf(ctx))));
+  router.delete('/sandboxes/:id', async (ctx) => {
+    const params = new URLSearchParams(ctx.querystring);
+    const query = validator.query<{ recordings: boolean }>('deleteSandbox', params);
+    const principal = principalOf(ctx);
+    const info = await sandboxes.stop(principal, idOf(ctx));
+    if (query.recordings) await recordings.removeAll(idOf(ctx), (owner) => sees(principal, owner));
+    answer(ctx, info);
+  });
   router.post('/sandboxes/:id/recordings/start', async (ctx) =>
     answer(ctx, await sandboxes.setRecording(principalOf(ctx), idOf(ctx), true)),
   );

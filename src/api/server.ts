@@ -81,14 +81,10 @@ function buildApp(options: ApiOptions): Koa {
   app.use(refuseUnrouted);
 
   metaRoutes(router, { ready: options.ready, openapiYaml: options.openapiYaml });
-  sandboxRoutes(router, { sandboxes: options.sandboxes, urls, validator });
+  sandboxRoutes(router, { sandboxes: options.sandboxes, recordings: options.recordings, urls, validator });
   eventRoutes(router, { sandboxes: options.sandboxes, events: options.events, validator });
   metricsRoutes(router, options);
-  const visible = (ctx: Context) => (sandboxId: string) => {
-    const principal = principalOf(ctx);
-    const owner = options.sandboxes.find(sandboxId)?.spec.owner;
-    return owner === undefined ? principal.role === 'admin' : sees(principal, owner);
-  };
+  const visible = (ctx: Context) => (owner: string | undefined) => sees(principalOf(ctx), owner);
   recordingRoutes(router, { recordings: options.recordings, visible });
   downloadRoutes(router, { downloads: options.downloads, sandboxes: options.sandboxes });
   devToolsRoutes(router, { sandboxes: options.sandboxes, urls });

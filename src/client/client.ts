@@ -8,6 +8,9 @@ export type CreateSandbox = components['schemas']['CreateSandbox'];
 /** One recording segment. */
 export type Recording = components['schemas']['RecordingInfo'];
 
+/** One start of a recorder, file by file. */
+export type RecordedSession = components['schemas']['TimelineSession'];
+
 /** One file that a sandbox's browser has downloaded or is downloading. */
 export type Download = components['schemas']['DownloadInfo'];
 
@@ -66,6 +69,12 @@ export class BerthClient {
     return unwrap(await this.http.GET('/sandboxes/{id}/recordings', { params })).recordings;
   }
 
+  /** All that was recorded of one sandbox, the first session first. */
+  async timeline(id: string): Promise<RecordedSession[]> {
+    const params = { path: { id } };
+    return unwrap(await this.http.GET('/sandboxes/{id}/recordings/timeline', { params })).recordings;
+  }
+
   /** What one sandbox's browser downloaded, newest first. `http` reads and deletes by name. */
   async downloads(id: string): Promise<Download[]> {
     return unwrap(await this.http.GET('/sandboxes/{id}/downloads', { params: { path: { id } } })).data.downloads;
@@ -101,6 +110,13 @@ export class BerthClient {
     } finally {
       await reader?.cancel().catch(() => {}); // broken already
     }
+  }
+
+  /** A session as one file, to be streamed to wherever it is wanted. */
+  async export(sessionId: string, format: 'mkv' | 'mp4' = 'mkv'): Promise<ReadableStream<Uint8Array>> {
+    const params = { path: { sessionId }, query: { format } };
+    const answer = await this.http.GET('/recordings/{sessionId}/export', { params, parseAs: 'stream' });
+    return unwrap(answer as StreamAnswer);
   }
 
   /** A segment's bytes, to be streamed to wherever they are wanted. */

@@ -211,8 +211,27 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** Recordings of one sandbox. */
+        /** Recordings of one sandbox, newest first; filters as for `/recordings/`. */
         get: operations["listSandboxRecordings"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/recordings/timeline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        /** What was recorded of a sandbox, session by session and file by file, the first one first. */
+        get: operations["getTimeline"];
         put?: never;
         post?: never;
         delete?: never;
@@ -275,6 +294,47 @@ export interface paths {
         post?: never;
         /** Delete one of this sandbox's recordings. */
         delete: operations["deleteSandboxRecording"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/recordings/{filename}/poster": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                filename: components["parameters"]["filename"];
+            };
+            cookie?: never;
+        };
+        /** A picture of one of this sandbox's recordings. */
+        get: operations["getSandboxPoster"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/recordings/{sessionId}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description A recording's name up to `_seg`. */
+                sessionId: components["parameters"]["sessionId"];
+            };
+            cookie?: never;
+        };
+        /** One of this sandbox's sessions as one file. */
+        get: operations["exportSandboxRecording"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -368,7 +428,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** All recordings, newest first. */
+        /** All recordings, newest first. `metadata.<key>=<value>` filters by the metadata of their sandboxes. */
         get: operations["listRecordings"];
         put?: never;
         post?: never;
@@ -393,6 +453,45 @@ export interface paths {
         post?: never;
         /** Delete a recording. */
         delete: operations["deleteRecording"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/recordings/{filename}/poster": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                filename: components["parameters"]["filename"];
+            };
+            cookie?: never;
+        };
+        /** A picture of a recording; 404 while it is being written and for one that does not play. */
+        get: operations["getPoster"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/recordings/{sessionId}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A recording's name up to `_seg`. */
+                sessionId: components["parameters"]["sessionId"];
+            };
+            cookie?: never;
+        };
+        /** A session as one file, as far as it is written, not encoded again. What was deleted is left out. */
+        get: operations["exportRecording"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -618,6 +717,7 @@ export interface components {
                 pageSize: number;
             };
         };
+        /** @description What only a look into the file can tell is null while it is being written, and for a moment after. */
         RecordingInfo: {
             filename: string;
             sessionId: string;
@@ -632,12 +732,73 @@ export interface components {
             recordingType: "vnc";
             /** @enum {string} */
             status: "recording" | "completed";
+            sandboxId: string;
+            /** Format: date-time */
+            startedAt: string;
+            /** Format: date-time */
+            endedAt: string | null;
+            durationSeconds: number | null;
+            frames: number | null;
+            /** @description Frames that the recorder had no time to take; null also when nobody could say. */
+            droppedFrames: number | null;
+            /**
+             * @description Why it ends. full: it had its seconds. stopped: the recorder or the sandbox was ended. cut: the file was deleted while
+             *     it was written. disk_full: no room. died: ffmpeg died or hung. interrupted: whoever wrote it was gone without a word.
+             * @enum {string|null}
+             */
+            reason: "full" | "stopped" | "cut" | "disk_full" | "died" | "interrupted" | null;
+            /** @description The sandbox's, as it was when the file was finished. */
+            metadata: {
+                [key: string]: string;
+            };
+            /** @enum {string} */
+            storage: "disk" | "archive";
+            /** @description False for a file in which there is no whole frame. */
+            playable: boolean | null;
         };
         RecordingList: {
             recordings: components["schemas"]["RecordingInfo"][];
             total: number;
             page: number;
             pageSize: number;
+        };
+        Timeline: {
+            sandboxId: string;
+            recordings: components["schemas"]["TimelineSession"][];
+        };
+        /** @description One start of the recorder. */
+        TimelineSession: {
+            sessionId: string;
+            /** @enum {string} */
+            status: "recording" | "completed";
+            /** Format: date-time */
+            startedAt: string;
+            /**
+             * Format: date-time
+             * @description Null while one of its files is not closed.
+             */
+            endedAt: string | null;
+            /** @description Of all closed files, which is how long an export plays. */
+            durationSeconds: number;
+            size: number;
+            segments: components["schemas"]["TimelineSegment"][];
+        };
+        TimelineSegment: {
+            filename: string;
+            segment: number;
+            /** Format: date-time */
+            startedAt: string;
+            /** Format: date-time */
+            endedAt: string | null;
+            /** @description From the beginning of the session, pauses and deleted files included. */
+            offsetSeconds: number;
+            durationSeconds: number | null;
+            size: number;
+            /** @enum {string} */
+            status: "recording" | "completed";
+            downloadUrl: string;
+            /** @description Null while it is being written and for one that does not play. */
+            posterUrl: string | null;
         };
         DownloadInfo: {
             /** @description Chosen by the page: any text without a slash. Do not use it as a path. */
@@ -675,9 +836,9 @@ export interface components {
              * @description `sandbox.adopted` is one that a service found when it started. A request for DevTools discovery is a client for as long as it lasts.
              * @enum {string}
              */
-            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.paused" | "recorder.failed";
+            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.paused" | "recorder.failed" | "recording.removed";
             sandboxId: string;
-            /** @description The tenant. */
+            /** @description The tenant; empty for a recording of which nobody remembers it. */
             owner: string;
             /** @description Connected now. With client.joined, client.left and sandbox.adopted */
             clients?: number;
@@ -689,6 +850,13 @@ export interface components {
             sessionId?: string;
             /** @description With recorder.paused and recorder.failed */
             error?: string;
+            /** @description With recording.removed */
+            filename?: string;
+            /**
+             * @description With recording.removed: over BERTH_RECORDINGS_DAYS, _GB, _TENANT_GB, or somebody deleted it
+             * @enum {string}
+             */
+            reason?: "age" | "bytes" | "tenant_bytes" | "deleted";
             /**
              * @description With sandbox.ended
              * @enum {string}
@@ -789,6 +957,26 @@ export interface components {
                 };
             };
         };
+        /** @description The picture */
+        Poster: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "image/jpeg": string;
+            };
+        };
+        /** @description The file. `Content-Length` where it is known beforehand, else `Berth-Estimated-Length` in bytes. */
+        Export: {
+            headers: {
+                "Berth-Estimated-Length"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "video/x-matroska": string;
+                "video/mp4": string;
+            };
+        };
         /** @description The file as far as it is written */
         Video: {
             headers: {
@@ -811,6 +999,14 @@ export interface components {
     parameters: {
         id: string;
         filename: string;
+        /** @description A recording's name up to `_seg`. */
+        sessionId: string;
+        exportFormat: "mkv" | "mp4";
+        /** @description Only recordings that began at this time or later. */
+        since: string;
+        /** @description Only recordings that began before this time. */
+        until: string;
+        recordingStatus: "recording" | "completed";
         page: number;
         /** @description Only events after the one of this id. `0-0`, like an id of an earlier start of the service, stands before the oldest. */
         after: string;
@@ -835,6 +1031,9 @@ export type SchemaSandboxAnswer = components['schemas']['SandboxAnswer'];
 export type SchemaSandboxListAnswer = components['schemas']['SandboxListAnswer'];
 export type SchemaRecordingInfo = components['schemas']['RecordingInfo'];
 export type SchemaRecordingList = components['schemas']['RecordingList'];
+export type SchemaTimeline = components['schemas']['Timeline'];
+export type SchemaTimelineSession = components['schemas']['TimelineSession'];
+export type SchemaTimelineSegment = components['schemas']['TimelineSegment'];
 export type SchemaDownloadInfo = components['schemas']['DownloadInfo'];
 export type SchemaDownloadListAnswer = components['schemas']['DownloadListAnswer'];
 export type SchemaDownloadDeletedAnswer = components['schemas']['DownloadDeletedAnswer'];
@@ -847,10 +1046,17 @@ export type ResponseDevTools = components['responses']['DevTools'];
 export type ResponseEvents = components['responses']['Events'];
 export type ResponseRecordingList = components['responses']['RecordingList'];
 export type ResponseRecordingDeleted = components['responses']['RecordingDeleted'];
+export type ResponsePoster = components['responses']['Poster'];
+export type ResponseExport = components['responses']['Export'];
 export type ResponseVideo = components['responses']['Video'];
 export type ResponseError = components['responses']['Error'];
 export type ParameterId = components['parameters']['id'];
 export type ParameterFilename = components['parameters']['filename'];
+export type ParameterSessionId = components['parameters']['sessionId'];
+export type ParameterExportFormat = components['parameters']['exportFormat'];
+export type ParameterSince = components['parameters']['since'];
+export type ParameterUntil = components['parameters']['until'];
+export type ParameterRecordingStatus = components['parameters']['recordingStatus'];
 export type ParameterPage = components['parameters']['page'];
 export type ParameterAfter = components['parameters']['after'];
 export type ParameterLimit = components['parameters']['limit'];
@@ -930,7 +1136,10 @@ export interface operations {
     };
     deleteSandbox: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description true deletes its recordings too, when it has ended. */
+                recordings?: boolean;
+            };
             header?: never;
             path: {
                 id: components["parameters"]["id"];
@@ -1127,6 +1336,11 @@ export interface operations {
             query?: {
                 page?: components["parameters"]["page"];
                 page_size?: components["parameters"]["pageSize"];
+                /** @description Only recordings that began at this time or later. */
+                since?: components["parameters"]["since"];
+                /** @description Only recordings that began before this time. */
+                until?: components["parameters"]["until"];
+                status?: components["parameters"]["recordingStatus"];
             };
             header?: never;
             path: {
@@ -1137,6 +1351,29 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["RecordingList"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getTimeline: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All sessions */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Timeline"];
+                };
+            };
             default: components["responses"]["Error"];
         };
     };
@@ -1199,6 +1436,41 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["RecordingDeleted"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getSandboxPoster: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                filename: components["parameters"]["filename"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Poster"];
+            default: components["responses"]["Error"];
+        };
+    };
+    exportSandboxRecording: {
+        parameters: {
+            query?: {
+                format?: components["parameters"]["exportFormat"];
+            };
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description A recording's name up to `_seg`. */
+                sessionId: components["parameters"]["sessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Export"];
             default: components["responses"]["Error"];
         };
     };
@@ -1331,6 +1603,11 @@ export interface operations {
             query?: {
                 page?: components["parameters"]["page"];
                 page_size?: components["parameters"]["pageSize"];
+                /** @description Only recordings that began at this time or later. */
+                since?: components["parameters"]["since"];
+                /** @description Only recordings that began before this time. */
+                until?: components["parameters"]["until"];
+                status?: components["parameters"]["recordingStatus"];
             };
             header?: never;
             path?: never;
@@ -1369,6 +1646,39 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["RecordingDeleted"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getPoster: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                filename: components["parameters"]["filename"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Poster"];
+            default: components["responses"]["Error"];
+        };
+    };
+    exportRecording: {
+        parameters: {
+            query?: {
+                format?: components["parameters"]["exportFormat"];
+            };
+            header?: never;
+            path: {
+                /** @description A recording's name up to `_seg`. */
+                sessionId: components["parameters"]["sessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Export"];
             default: components["responses"]["Error"];
         };
     };

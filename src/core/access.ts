@@ -101,8 +101,8 @@ export class Access {
   }
 }
 
-/** Whether the principal may see a thing of this owner. */
-export function sees(principal: Principal, owner: string): boolean {
+/** Whether the principal may see a thing of this owner. What nobody owns is the admin's. */
+export function sees(principal: Principal, owner: string | undefined): boolean {
   return principal.role === 'admin' || principal.tenant === owner;
 }
 

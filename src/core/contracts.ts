@@ -132,12 +132,29 @@ export interface Registry {
   close(): Promise<void>;
 }
 
-/** One recording segment as it lies in storage. */
+/** One recording segment as it lies in storage. Times are Unix milliseconds. */
 export interface StoredFile {
   readonly filename: string;
   readonly size: number;
-  /** Unix milliseconds of the first byte. */
+  /** Of the first byte. */
   readonly createdAt: number;
+  /** Of the last write. */
+  readonly modifiedAt: number;
+}
+
+/** The folder of one sandbox's recordings. */
+export interface StoredFolder {
+  readonly sandboxId: string;
+  /** Unix milliseconds, with a fraction, at which a file last came or went. */
+  readonly changedAt: number;
+}
+
+/** What lies in a sandbox's folder, in no particular order. */
+export interface StoredNames {
+  /** File names of segments. */
+  readonly segments: string[];
+  /** Sessions that have a journal. */
+  readonly journals: string[];
 }
 
 /** A file opened for download; `size` is the length it had at that moment, a stable Content-Length while the file grows. */
@@ -151,14 +168,24 @@ export interface OpenedFile {
   close(): Promise<void>;
 }
 
-/** Where recordings lie. Names are validated before they come here. */
+/** Where recordings lie, one folder per sandbox. Names may be anything: what cannot be one is not there. */
 export interface Storage {
-  /** All segments; of one sandbox when an id is given. */
-  list(sandboxId?: string): Promise<StoredFile[]>;
+  folders(): Promise<StoredFolder[]>;
+  /** Names alone, without a look at any file. A folder that does not exist is empty. */
+  names(sandboxId: string): Promise<StoredNames>;
+  /** Undefined when there is no such regular file. */
+  find(sandboxId: string, filename: string): Promise<StoredFile | undefined>;
   /** Undefined when there is no such regular file. */
   open(sandboxId: string, filename: string): Promise<OpenedFile | undefined>;
   /** False when there was no such file. */
   remove(sandboxId: string, filename: string): Promise<boolean>;
+  /**
+   * What the recorder says about the segments of a session, its first MiB at most. It comes from inside the sandbox, so it
+   * may be anything. Undefined when there is no such regular file.
+   */
+  journal(sandboxId: string, sessionId: string): Promise<string | undefined>;
+  /** One that is not there is fine. */
+  removeJournal(sandboxId: string, sessionId: string): Promise<void>;
 }
 
 /** One file that a sandbox's browser has downloaded or is downloading. */

@@ -1,7 +1,7 @@
 import type { SandboxInfo } from './live.ts';
 import { hasEnded, type RecorderStatus } from './sandbox.ts';
 
-/** Everything that can happen to a sandbox, as `GET /events` names it; openapi.yaml lists the same. */
+/** Everything that can happen to a sandbox and its recordings, as `GET /events` names it; openapi.yaml lists the same. */
 export const EVENT_TYPES = [
   'sandbox.creating',
   'sandbox.adopted',
@@ -17,6 +17,7 @@ export const EVENT_TYPES = [
   'recording.stopped',
   'recorder.paused',
   'recorder.failed',
+  'recording.removed',
 ] as const;
 
 export type EventType = (typeof EVENT_TYPES)[number];
@@ -30,6 +31,9 @@ export interface EventDetails {
   /** Of the recording: everything before `_seg` in its files' names. */
   readonly sessionId?: string;
   readonly error?: string;
+  /** Of a recording that was removed, and why. */
+  readonly filename?: string;
+  readonly reason?: string;
   readonly status?: 'TERMINATED' | 'FAILED';
   readonly endedReason?: string;
   /** It ended without ever having been READY. */
@@ -45,6 +49,7 @@ export interface SandboxEvent extends EventDetails {
   readonly at: number;
   readonly type: EventType;
   readonly sandboxId: string;
+  /** The tenant; empty when nobody remembers. */
   readonly owner: string;
 }
 
@@ -82,9 +87,14 @@ export class Events {
         if (!before && !info.status) bornAt = performance.now();
         const changes = changesBetween(before, info, bornAt === undefined ? undefined : performance.now() - bornAt);
         before = info;
-        for (const change of changes) this.#add(info, change);
+        for (const change of changes) this.#add(info.spec.id, info.spec.owner, change);
       },
     };
+  }
+
+  /** A recording was removed; its sandbox may be long forgotten. */
+  recordingRemoved(sandboxId: string, owner: string | undefined, filename: string, reason: string): void {
+    this.#add(sandboxId, owner ?? '', { type: 'recording.removed', filename, reason });
   }
 
   /**
@@ -136,11 +146,11 @@ export class Events {
     this.#listeners.clear();
   }
 
-  #add({ spec }: SandboxInfo, change: Change): void {
+  #add(sandboxId: string, owner: string, change: Change): void {
     this.#count += 1;
     const id = this.idAt(this.#count);
     const { type, ...details } = change;
-    const event: SandboxEvent = { id, at: this.#now(), type, sandboxId: spec.id, owner: spec.owner, ...details };
+    const event: SandboxEvent = { id, at: this.#now(), type, sandboxId, owner, ...details };
     this.#ring[(this.#count - 1) % this.#capacity] = event;
     for (const listener of this.#listeners) listener(event);
   }

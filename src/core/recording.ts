@@ -23,6 +23,11 @@ export function segmentFile(sessionId: string, segment: number): string {
   return `${sessionId}_seg${String(segment).padStart(3, '0')}.mkv`;
 }
 
+/** The sandbox of a session, or undefined when it is not the name of one. */
+export function sandboxOfSession(sessionId: string): string | undefined {
+  return parseSegmentName(segmentFile(sessionId, 0))?.sandboxId;
+}
+
 /**
  * Why a segment ends where it does. full: it had its seconds, the next one follows. stopped: the recorder was asked to end,
  * or the sandbox ended. cut: it was deleted while it was written, the next one follows. disk_full: there was no room for

@@ -59,6 +59,8 @@ export interface SandboxesOptions {
   readonly templates: ReadonlyMap<string, Template>;
   readonly admission: Admission;
   readonly startTimeoutSeconds: number;
+  /** Looks at each sandbox when it begins and after each change. */
+  readonly saw: (info: SandboxInfo) => void;
   readonly log: Log;
 }
 
@@ -226,12 +228,6 @@ export class Sandboxes {
     return live.attach(kind, signal, not);
   }
 
-  /** Name of the recording that is being written for a sandbox right now. */
-  activeRecording(id: string): string | undefined {
-    const recorder = this.#live.get(id)?.info.status?.recorder;
-    return recorder?.state === 'recording' ? recorder.sessionId : undefined;
-  }
-
   /** Whether nobody is admitted any more. */
   get closing(): boolean {
     return this.#closing;
@@ -285,13 +281,19 @@ export class Sandboxes {
   }
 
   #track(spec: SandboxSpec): LiveSandbox {
-    const { driver, openLink, registry, events, startTimeoutSeconds, log } = this.#options;
+    const { driver, openLink, registry, events, startTimeoutSeconds, saw, log } = this.#options;
+    const watcher = events.watcher();
     const live = new LiveSandbox(spec, {
       driver,
       openLink,
       startTimeoutSeconds,
       log,
-      watcher: events.watcher(),
+      watcher: {
+        saw: (info) => {
+          watcher.saw(info);
+          saw(info);
+        },
+      },
       onEnded: async (ended) => {
         // A registry that cannot write still has it in memory.
         await registry

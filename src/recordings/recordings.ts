@@ -1,21 +1,13 @@
-import type { OpenedFile, Storage, StoredFile } from '../core/contracts.ts';
+import type { Readable } from 'node:stream';
+import type { Log, OpenedFile } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
-import { isoTime, parseSegmentName, type SegmentName } from '../core/recording.ts';
+import { type MediaFacts, parseSegmentName, type SegmentName, sandboxOfSession } from '../core/recording.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
-
-/** One recording as the BrowserTool describes it, field by field. */
-export interface RecordingInfo {
-  readonly filename: string;
-  readonly sessionId: string;
-  readonly segment: number;
-  readonly size: number;
-  /** ISO 8601. */
-  readonly createdAt: string;
-  readonly format: 'mkv';
-  readonly downloadUrl: string;
-  readonly recordingType: 'vnc';
-  readonly status: 'recording' | 'completed';
-}
+import { info, isClosed, isPlayable, type Recording, type RecordingInfo, statusOf } from './info.ts';
+import type { About, Library } from './library.ts';
+import { newestFirst } from './order.ts';
+import type { Posters } from './posters.ts';
+import { type TimelineSession, timeline } from './timeline.ts';
 
 export interface RecordingPage {
   readonly recordings: RecordingInfo[];
@@ -24,123 +16,217 @@ export interface RecordingPage {
   readonly pageSize: number;
 }
 
-/** Whether the caller may know of this sandbox. What is not visible looks exactly like what does not exist. */
-export type Visible = (sandboxId: string) => boolean;
+/** Whether the caller may know of what this tenant owns, or of what nobody does. What is not visible looks exactly like what does not exist. */
+export type Visible = (owner: string | undefined) => boolean;
 
-export interface RecordingsDeps {
-  readonly storage: Storage;
-  /** The session that is being recorded right now in this sandbox. */
-  readonly activeSession: (sandboxId: string) => string | undefined;
+/** What a call is about: the recordings that the caller may see, of all sandboxes or of one. */
+export interface Scope {
+  readonly visible?: Visible;
+  readonly sandboxId?: string;
 }
 
-export interface ListQuery {
+export interface ListQuery extends Scope {
   readonly page: number;
   readonly pageSize: number;
-  readonly sandboxId?: string;
-  readonly visible?: Visible;
+  /** Unix milliseconds: those that began at this time or later. */
+  readonly since?: number;
+  /** Unix milliseconds: those that began before this time. */
+  readonly until?: number;
+  readonly status?: RecordingInfo['status'];
+  /** Keys of the metadata and the values that they must have. */
+  readonly metadata?: readonly (readonly [key: string, value: string])[];
+}
+
+/** A session as one file. */
+export interface Export {
+  /** Ends with an error when a segment cannot be read; destroying it lets go of everything. */
+  readonly stream: Readable;
+  /** Bytes, where they are known beforehand. */
+  readonly length?: number | undefined;
+  /** Bytes of the segments that it is made of. */
+  readonly estimatedLength: number;
+}
+
+/** Puts segments together to one MKV file; the order is theirs, facts are those of closed ones. */
+export type ExportMkv = (
+  segments: readonly { readonly facts?: MediaFacts; open(): Promise<OpenedFile | undefined> }[],
+) => Promise<{ readonly length?: number | undefined; readonly stream: Readable }>;
+
+export interface RecordingsDeps {
+  readonly library: Library;
+  readonly posters: Posters;
+  readonly about: (sandboxId: string) => About | undefined;
+  /** Ends the segment that is being written and begins the next one. Rejects when it cannot, within a bounded time. */
+  readonly cut: (sandboxId: string) => Promise<void>;
+  readonly exportMkv: ExportMkv;
+  readonly toMp4: (mkv: Readable) => Readable;
+  readonly log: Log;
 }
 
 const everything: Visible = () => true;
 
-/** The recordings of all sandboxes: what lies in storage, told in the BrowserTool's words. Holds no state of its own. */
+/** The recordings as the API speaks of them: who may see what, in the BrowserTool's words and ours. */
 export class Recordings {
-  readonly #storage: Storage;
-  readonly #activeSession: (sandboxId: string) => string | undefined;
+  readonly #deps: RecordingsDeps;
 
   constructor(deps: RecordingsDeps) {
-    this.#storage = deps.storage;
-    this.#activeSession = deps.activeSession;
+    this.#deps = deps;
   }
 
-  /**
-   * One page, newest first; a page past the end is empty. Throws SANDBOX_NOT_FOUND for an id that is malformed or not
-   * visible. Limit: in the time between the deletion of a segment that is being written and the start of the next
-   * one, the segment before it counts as "recording".
-   */
-  async list({ page, pageSize, sandboxId, visible = everything }: ListQuery): Promise<RecordingPage> {
-    if (sandboxId !== undefined && !(SANDBOX_ID.test(sandboxId) && visible(sandboxId))) {
-      throw new AppError('SANDBOX_NOT_FOUND', 'There is no such sandbox.');
-    }
-    const segments = (await this.#storage.list(sandboxId))
-      .map((file) => ({ file, name: parseSegmentName(file.filename) }))
-      .filter((segment): segment is Segment => segment.name !== undefined && visible(segment.name.sandboxId))
-      .sort(newestFirst);
-    const growing = this.#growing(segments);
-    const first = (page - 1) * pageSize;
+  /** One page, newest first; a page past the end is empty. Throws SANDBOX_NOT_FOUND for an id that is malformed or not visible. */
+  async list(query: ListQuery): Promise<RecordingPage> {
+    const { page, pageSize, sandboxId } = query;
+    this.#assertSandbox(query);
+    const unread = (await this.#deps.library.unread(sandboxId)).filter(wanted(query)).sort(newestFirst);
+    const all = this.#deps.library.closed(sandboxId);
+    const closed = isFiltered(query) ? all.filter(wanted(query)) : all;
+    const total = unread.length + closed.length;
+    const first = Math.min((page - 1) * pageSize, total);
     return {
-      recordings: segments.slice(first, first + pageSize).map((segment) => info(segment, growing)),
-      total: segments.length,
+      recordings: merged(unread, closed, first, first + pageSize).map(info),
+      total,
       page,
       pageSize,
     };
   }
 
+  /** All sessions of a sandbox, the first one first. Throws as {@link list}. */
+  async timeline(sandboxId: string, visible: Visible = everything): Promise<TimelineSession[]> {
+    return timeline(await this.#of({ sandboxId, visible }));
+  }
+
   /** Throws INVALID_FILENAME or RECORDING_NOT_FOUND. The caller streams the file or closes it. */
-  async open(filename: string, visible: Visible = everything): Promise<OpenedFile> {
-    const { sandboxId } = checked(filename, visible);
-    const file = await this.#storage.open(sandboxId, filename);
+  async open(filename: string, scope: Scope = {}): Promise<OpenedFile> {
+    const file = await this.#deps.library.open(this.#checked(filename, scope));
     if (!file) throw notFound(filename);
     return file;
   }
 
   /**
-   * Throws INVALID_FILENAME or RECORDING_NOT_FOUND. Readers that have the file open keep it, and so does ffmpeg while
-   * it writes it: the rest of that segment is lost and the next one is whole.
+   * Throws INVALID_FILENAME or RECORDING_NOT_FOUND. Readers that have the file open keep it. One that is being written is
+   * ended first; where that fails, what the recorder still writes into it is lost, and its next segment is whole.
    */
-  async remove(filename: string, visible: Visible = everything): Promise<void> {
-    const { sandboxId } = checked(filename, visible);
-    if (!(await this.#storage.remove(sandboxId, filename))) throw notFound(filename);
+  async remove(filename: string, scope: Scope = {}): Promise<void> {
+    const { library, cut, log } = this.#deps;
+    const name = this.#checked(filename, scope);
+    const { sandboxId } = name;
+    if (library.isWritten(name))
+      await cut(sandboxId).catch((err: unknown) =>
+        log.warn({ sandboxId, filename, err }, 'deleted while it is written'),
+      );
+    if (!(await library.remove(name, 'deleted'))) throw notFound(filename);
   }
 
-  /** The file that is being written, for each session that is recorded now: its highest segment. */
-  #growing(segments: readonly Segment[]): Set<string> {
-    const newest = new Map<string, SegmentName>();
-    for (const { name } of segments) {
-      const known = newest.get(name.sessionId);
-      if (!known || name.segment > known.segment) newest.set(name.sessionId, name);
-    }
-    const active = [...newest.values()].filter((name) => this.#activeSession(name.sandboxId) === name.sessionId);
-    return new Set(active.map((name) => name.filename));
+  /** Removes all of a sandbox that has ended. Throws SANDBOX_NOT_FOUND. */
+  async removeAll(sandboxId: string, visible: Visible = everything): Promise<void> {
+    // Its end may not have been heard yet.
+    await this.#deps.library.reread(sandboxId);
+    for (const name of await this.#of({ sandboxId, visible })) await this.#deps.library.remove(name, 'deleted');
+  }
+
+  /** A JPEG. Throws INVALID_FILENAME, and RECORDING_NOT_FOUND also for one of which there is none (yet). */
+  async poster(filename: string, scope: Scope = {}): Promise<Buffer> {
+    const { library, posters, log } = this.#deps;
+    const name = this.#checked(filename, scope);
+    const entry = library.find(filename);
+    if (!entry || !isPlayable(entry)) throw noPoster(filename);
+    const picture = await posters
+      .of(name, () => library.open(name))
+      .catch((err: unknown) => log.warn({ sandboxId: name.sandboxId, filename, err }, 'could not make a poster'));
+    // Deleted meanwhile: the picture would lie about for ever.
+    if (!library.find(filename)) await posters.remove(name);
+    if (!picture) throw noPoster(filename);
+    return picture;
+  }
+
+  /**
+   * A session as one file: what there is to play, in order, as far as it is written. Throws INVALID_FILENAME for what is not
+   * the name of a session, RECORDING_NOT_FOUND.
+   */
+  async export(sessionId: string, format: 'mkv' | 'mp4', scope: Scope = {}): Promise<Export> {
+    const { library, exportMkv, toMp4 } = this.#deps;
+    const sandboxId = sandboxOfSession(sessionId);
+    if (sandboxId === undefined) throw invalidName('Sessions are named vnc_<sandboxId>_<YYYYMMDD>_<HHMMSS>.');
+    if (scope.sandboxId !== undefined && scope.sandboxId !== sandboxId) throw notFound(sessionId);
+    const all = await this.#files(sandboxId, scope.visible ?? everything);
+    const files = all
+      .filter((file) => file.sessionId === sessionId && (!isClosed(file) || isPlayable(file)))
+      .sort((a, b) => a.segment - b.segment);
+    if (files.length === 0) throw notFound(sessionId);
+    const estimatedLength = files.reduce((sum, { size }) => sum + size, 0);
+    const parts = files.map((file) => ({
+      ...(isClosed(file) ? { facts: file } : {}),
+      open: () => library.open(file),
+    }));
+    const mkv = await exportMkv(parts);
+    if (format === 'mkv') return { ...mkv, estimatedLength };
+    const stream = toMp4(mkv.stream);
+    stream.once('close', () => mkv.stream.destroy());
+    return { stream, estimatedLength };
+  }
+
+  /** All that the caller may see of one sandbox, in no particular order. Throws SANDBOX_NOT_FOUND. */
+  async #of(scope: Scope & { readonly sandboxId: string }): Promise<Recording[]> {
+    this.#assertSandbox(scope);
+    return this.#files(scope.sandboxId, scope.visible ?? everything);
+  }
+
+  async #files(sandboxId: string, visible: Visible): Promise<Recording[]> {
+    const { library } = this.#deps;
+    const unread = await library.unread(sandboxId);
+    return [...unread, ...library.closed(sandboxId)].filter(({ owner }) => visible(owner));
+  }
+
+  /** A sandbox exists for whoever may see it or anything that it has left. */
+  #assertSandbox({ sandboxId, visible = everything }: Scope): void {
+    if (sandboxId === undefined) return;
+    const { library, about } = this.#deps;
+    const isThere =
+      SANDBOX_ID.test(sandboxId) &&
+      (visible(about(sandboxId)?.owner) || library.closed(sandboxId).some(({ owner }) => visible(owner)));
+    if (!isThere) throw new AppError('SANDBOX_NOT_FOUND', 'There is no such sandbox.');
+  }
+
+  #checked(filename: string, { visible = everything, sandboxId }: Scope): SegmentName {
+    const { library } = this.#deps;
+    const name = parseSegmentName(filename);
+    if (!name) throw invalidName('Recordings are named vnc_<sandboxId>_<YYYYMMDD>_<HHMMSS>_seg<NNN>.mkv.');
+    const entry = library.find(filename);
+    const owner = entry ? entry.owner : library.unreadOwner(name);
+    if ((sandboxId !== undefined && sandboxId !== name.sandboxId) || !visible(owner)) throw notFound(filename);
+    return name;
   }
 }
 
-interface Segment {
-  readonly file: StoredFile;
-  readonly name: SegmentName;
+function isFiltered({ visible, since, until, status, metadata = [] }: ListQuery): boolean {
+  return [visible, since, until, status].some((filter) => filter !== undefined) || metadata.length > 0;
 }
 
-function newestFirst(a: Segment, b: Segment): number {
-  return (
-    b.file.createdAt - a.file.createdAt ||
-    b.name.segment - a.name.segment ||
-    // Two sandboxes may write in the same millisecond; pages need an order that is the same each time.
-    (a.name.filename < b.name.filename ? -1 : 1)
-  );
+function wanted({ visible = everything, since, until, status, metadata = [] }: ListQuery) {
+  return (recording: Recording): boolean =>
+    visible(recording.owner) &&
+    (since === undefined || recording.startedAt >= since) &&
+    (until === undefined || recording.startedAt < until) &&
+    (status === undefined || statusOf(recording) === status) &&
+    metadata.every(([key, value]) => Object.hasOwn(recording.metadata, key) && recording.metadata[key] === value);
 }
 
-function info({ file, name }: Segment, growing: ReadonlySet<string>): RecordingInfo {
-  return {
-    filename: name.filename,
-    sessionId: name.sessionId,
-    segment: name.segment,
-    size: file.size,
-    createdAt: isoTime(file.createdAt),
-    format: 'mkv',
-    downloadUrl: `/recordings/${name.filename}`,
-    recordingType: 'vnc',
-    status: growing.has(name.filename) ? 'recording' : 'completed',
-  };
+/** The places from `first` up to `end` of both lists together. The first list is the short one. */
+function merged(few: readonly Recording[], many: readonly Recording[], first: number, end: number): Recording[] {
+  // What stands before this in the long list stands before the page too, wherever those of the short one are.
+  const from = Math.max(0, first - few.length);
+  const near = [...few, ...many.slice(from, end)].sort(newestFirst);
+  return near.slice(first - from, end - from);
 }
 
-function checked(filename: string, visible: Visible): SegmentName {
-  const name = parseSegmentName(filename);
-  if (!name) {
-    throw new AppError('INVALID_FILENAME', 'Recordings are named vnc_<sandboxId>_<YYYYMMDD>_<HHMMSS>_seg<NNN>.mkv.');
-  }
-  if (!visible(name.sandboxId)) throw notFound(filename);
-  return name;
+function invalidName(sentence: string): AppError {
+  return new AppError('INVALID_FILENAME', sentence);
 }
 
-function notFound(filename: string): AppError {
-  return new AppError('RECORDING_NOT_FOUND', `There is no recording ${filename}.`);
+function notFound(name: string): AppError {
+  return new AppError('RECORDING_NOT_FOUND', `There is no recording ${name}.`);
+}
+
+function noPoster(filename: string): AppError {
+  return new AppError('RECORDING_NOT_FOUND', `There is no picture of ${filename}.`);
 }

@@ -1,9 +1,14 @@
 import { lstat, open, readdir, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { OpenedFile, Storage, StoredFile } from '../core/contracts.ts';
-import { parseSegmentName } from '../core/recording.ts';
+import type { OpenedFile, Storage, StoredFile, StoredFolder, StoredNames } from '../core/contracts.ts';
+import { parseSegmentName, sandboxOfSession } from '../core/recording.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
 import { NOT_A_FILE, OPEN_FLAGS, streamOf, unless } from './files.ts';
+
+/** Ends the name of the file in which the recorder says how the segments of one session ended. */
+const JOURNAL = '.jsonl';
+/** Some twenty thousand lines; a week has that many segments of half a minute. */
+const MAX_JOURNAL_BYTES = 1024 * 1024;
 
 export interface DiskStorageOptions {
   /**
@@ -28,15 +33,40 @@ export class DiskStorage implements Storage {
     this.#inUse = options.inUse ?? (() => true);
   }
 
-  /** In no particular order. A root that does not exist yet is empty. */
-  async list(sandboxId?: string): Promise<StoredFile[]> {
-    if (sandboxId !== undefined) return (await this.#hasFolder(sandboxId)) ? this.#listFolder(sandboxId) : [];
+  /** A root that does not exist yet is empty. */
+  async folders(): Promise<StoredFolder[]> {
     const entries = (await unless(['ENOENT'], readdir(this.#root, { withFileTypes: true }))) ?? [];
-    const folders: StoredFile[][] = [];
-    for (const entry of entries) {
-      if (entry.isDirectory() && SANDBOX_ID.test(entry.name)) folders.push(await this.#listFolder(entry.name));
+    const found: StoredFolder[] = [];
+    for (const { name } of entries.filter((entry) => entry.isDirectory() && SANDBOX_ID.test(entry.name))) {
+      const stats = await unless(['ENOENT'], lstat(join(this.#root, name)));
+      if (stats?.isDirectory()) found.push({ sandboxId: name, changedAt: stats.mtimeMs });
     }
-    return folders.flat();
+    return found;
+  }
+
+  async names(sandboxId: string): Promise<StoredNames> {
+    if (!(await this.#hasFolder(sandboxId))) return { segments: [], journals: [] };
+    const entries = (await unless(['ENOENT'], readdir(join(this.#root, sandboxId), { withFileTypes: true }))) ?? [];
+    const names = entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
+    return {
+      segments: names.filter((name) => belongs(sandboxId, name)),
+      journals: names
+        .filter((name) => name.endsWith(JOURNAL))
+        .map((name) => name.slice(0, -JOURNAL.length))
+        .filter((session) => sandboxOfSession(session) === sandboxId),
+    };
+  }
+
+  async find(sandboxId: string, filename: string): Promise<StoredFile | undefined> {
+    if (!belongs(sandboxId, filename) || !(await this.#hasFolder(sandboxId))) return undefined;
+    const stats = await unless(['ENOENT'], lstat(join(this.#root, sandboxId, filename)));
+    if (!stats?.isFile()) return undefined;
+    return {
+      filename,
+      size: stats.size,
+      createdAt: firstByteAt(stats),
+      modifiedAt: Math.floor(stats.mtimeMs),
+    };
   }
 
   async open(sandboxId: string, filename: string): Promise<OpenedFile | undefined> {
@@ -63,8 +93,7 @@ export class DiskStorage implements Storage {
 
   async remove(sandboxId: string, filename: string): Promise<boolean> {
     if (!belongs(sandboxId, filename) || !(await this.#hasFolder(sandboxId))) return false;
-    const folder = join(this.#root, sandboxId);
-    const path = join(folder, filename);
+    const path = join(this.#root, sandboxId, filename);
     const stats = await unless(['ENOENT'], lstat(path));
     if (!stats?.isFile()) return false;
     const removed = await unless(
@@ -72,30 +101,40 @@ export class DiskStorage implements Storage {
       unlink(path).then(() => true),
     );
     if (!removed) return false;
-    // POSIX lets rmdir say EEXIST for "not empty" too.
-    if (!this.#inUse(sandboxId)) await unless(['ENOENT', 'ENOTEMPTY', 'EEXIST'], rmdir(folder));
+    await this.#removeEmpty(sandboxId);
     return true;
+  }
+
+  async journal(sandboxId: string, sessionId: string): Promise<string | undefined> {
+    if (sandboxOfSession(sessionId) !== sandboxId || !(await this.#hasFolder(sandboxId))) return undefined;
+    const handle = await unless(NOT_A_FILE, open(join(this.#root, sandboxId, sessionId + JOURNAL), OPEN_FLAGS));
+    if (!handle) return undefined;
+    try {
+      const stats = await handle.stat();
+      if (!stats.isFile()) return undefined;
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.min(stats.size, MAX_JOURNAL_BYTES) || 1));
+      return buffer.toString('utf8', 0, bytesRead);
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async removeJournal(sandboxId: string, sessionId: string): Promise<void> {
+    if (sandboxOfSession(sessionId) !== sandboxId || !(await this.#hasFolder(sandboxId))) return;
+    // Whatever bears the name: unlinking follows nothing, and a folder stays.
+    await unless(['ENOENT', 'EISDIR', 'EPERM'], unlink(join(this.#root, sandboxId, sessionId + JOURNAL)));
+    await this.#removeEmpty(sandboxId);
+  }
+
+  async #removeEmpty(sandboxId: string): Promise<void> {
+    // POSIX lets rmdir say EEXIST for "not empty" too.
+    if (!this.#inUse(sandboxId)) await unless(['ENOENT', 'ENOTEMPTY', 'EEXIST'], rmdir(join(this.#root, sandboxId)));
   }
 
   async #hasFolder(sandboxId: string): Promise<boolean> {
     if (!SANDBOX_ID.test(sandboxId)) return false;
     const stats = await unless(['ENOENT'], lstat(join(this.#root, sandboxId)));
     return stats?.isDirectory() ?? false;
-  }
-
-  async #listFolder(sandboxId: string): Promise<StoredFile[]> {
-    const folder = join(this.#root, sandboxId);
-    const entries = (await unless(['ENOENT'], readdir(folder, { withFileTypes: true }))) ?? [];
-    const found = await Promise.all(
-      entries
-        .filter((entry) => entry.isFile() && belongs(sandboxId, entry.name))
-        .map(async ({ name }): Promise<StoredFile | undefined> => {
-          const stats = await unless(['ENOENT'], lstat(join(folder, name)));
-          if (!stats?.isFile()) return undefined;
-          return { filename: name, size: stats.size, createdAt: firstByteAt(stats) };
-        }),
-    );
-    return found.filter((file) => file !== undefined);
   }
 }
 

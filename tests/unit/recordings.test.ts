@@ -5,139 +5,84 @@ import http, { type IncomingHttpHeaders, type IncomingMessage, type Server } fro
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { buffer } from 'node:stream/consumers';
+import { Readable } from 'node:stream';
+import { buffer, text } from 'node:stream/consumers';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Router } from '@koa/router';
 import Koa from 'koa';
 import { recordingRoutes } from '../../src/api/recordings.ts';
-import type { Storage, StoredFile } from '../../src/core/contracts.ts';
+import type { Log, OpenedFile } from '../../src/core/contracts.ts';
 import { AppError, errorBody, errorStatus } from '../../src/core/errors.ts';
-import { isoTime, parseSegmentName } from '../../src/core/recording.ts';
-import { type RecordingInfo, Recordings } from '../../src/recordings/recordings.ts';
+import { isoTime, type MediaFacts } from '../../src/core/recording.ts';
+import { Library } from '../../src/recordings/library.ts';
+import { Posters } from '../../src/recordings/posters.ts';
+import { type ExportMkv, Recordings } from '../../src/recordings/recordings.ts';
 import { DiskStorage } from '../../src/storage/disk.ts';
 
 const session = (id: string, time = '103022') => `vnc_${id}_20251116_${time}`;
 const segment = (n: number, id = 'box', time?: string) => `${session(id, time)}_seg${String(n).padStart(3, '0')}.mkv`;
 
-describe('Recordings', () => {
-  /** Names and ages only: enough for what the listing decides. */
-  class FakeStorage implements Storage {
-    readonly files: StoredFile[];
-    constructor(files: StoredFile[]) {
-      this.files = files;
-    }
-    async list(sandboxId?: string) {
-      return this.files.filter((file) => !sandboxId || parseSegmentName(file.filename)?.sandboxId === sandboxId);
-    }
-    async open() {
-      return undefined;
-    }
-    async remove() {
-      return false;
+const silent: Log = { info: () => {}, warn: () => {}, error: () => {} };
+/** Each sandbox is its own tenant here. */
+const about = (id: string) => ({ owner: id, metadata: { job: `${id}'s` }, createdAt: 0 });
+
+/** Ten bytes are a frame; what begins with a NUL is no Matroska. */
+async function scanned(file: OpenedFile): Promise<MediaFacts> {
+  const bytes = await buffer(file.stream(0, file.size - 1));
+  const sound = bytes.length > 0 && bytes[0] !== 0;
+  const frames = sound ? Math.ceil(bytes.length / 10) : 0;
+  return { durationMs: frames * 100, frames, headerBytes: sound ? 1 : 0, clusters: 1, frameBytes: bytes.length };
+}
+
+const joined: ExportMkv = async (segments) => {
+  const sizes = segments.map(({ facts }) => facts?.frameBytes);
+  const length = sizes.reduce<number | undefined>(
+    (sum, size) => (sum === undefined || size === undefined ? undefined : sum + size),
+    0,
+  );
+  async function* bytes() {
+    for (const one of segments) {
+      const file = await one.open();
+      if (!file) throw new Error('it is gone');
+      yield* file.stream(0, file.size - 1);
     }
   }
-
-  function recordings(files: [filename: string, createdAt: number][], active: Record<string, string> = {}) {
-    const storage = new FakeStorage(files.map(([filename, createdAt]) => ({ filename, createdAt, size: 7 })));
-    return new Recordings({ storage, activeSession: (id) => active[id] });
-  }
-  const page = { page: 1, pageSize: 20 };
-  const statuses = (list: readonly RecordingInfo[]) =>
-    Object.fromEntries(list.map((recording) => [recording.filename, recording.status]));
-
-  it('sorts by age, then segment, newest first, then by name', async () => {
-    const list = await recordings([
-      [segment(0), 100],
-      [segment(1, 'b'), 300],
-      [segment(1, 'a'), 300],
-      [segment(2), 300],
-      [segment(9), 200],
-    ]).list(page);
-    assert.deepEqual(
-      list.recordings.map((recording) => recording.filename),
-      [segment(2), segment(1, 'a'), segment(1, 'b'), segment(9), segment(0)],
-    );
-  });
-
-  it('cuts pages out of the whole, and the ones past the end are empty', async () => {
-    const all = recordings(Array.from({ length: 5 }, (_, n) => [segment(n), n]));
-    const numbers = async (number: number) => {
-      const list = await all.list({ page: number, pageSize: 2 });
-      assert.deepEqual([list.total, list.page, list.pageSize], [5, number, 2]);
-      return list.recordings.map((recording) => recording.segment);
-    };
-    assert.deepEqual(await numbers(1), [4, 3]);
-    assert.deepEqual(await numbers(3), [0]);
-    assert.deepEqual(await numbers(4), []);
-    assert.deepEqual(await numbers(Number.MAX_SAFE_INTEGER), []);
-  });
-
-  it('calls only the newest segment of the active session "recording"', async () => {
-    const files: [string, number][] = [
-      [segment(0), 1],
-      [segment(10), 3],
-      [segment(9), 2],
-      [segment(50, 'box', '090000'), 4],
-      [segment(3, 'idle'), 5],
-    ];
-    const active = { box: session('box'), idle: session('idle', '235959') };
-    const { recordings: list } = await recordings(files, active).list(page);
-    assert.deepEqual(statuses(list), {
-      [segment(10)]: 'recording',
-      [segment(9)]: 'completed',
-      [segment(0)]: 'completed',
-      [segment(50, 'box', '090000')]: 'completed',
-      [segment(3, 'idle')]: 'completed',
-    });
-    const older = await recordings(files, active).list({ page: 2, pageSize: 2, sandboxId: 'box' });
-    assert.deepEqual(statuses(older.recordings), { [segment(9)]: 'completed', [segment(0)]: 'completed' });
-  });
-
-  it('shows and counts only what is visible', async () => {
-    const all = recordings([
-      [segment(0, 'mine'), 1],
-      [segment(0, 'theirs'), 2],
-    ]);
-    const visible = (id: string) => id === 'mine';
-    const list = await all.list({ ...page, visible });
-    assert.equal(list.total, 1);
-    assert.equal(list.recordings[0]?.filename, segment(0, 'mine'));
-    for (const sandboxId of ['theirs', '../mine', '']) {
-      await assert.rejects(all.list({ ...page, sandboxId, visible }), { errorName: 'SANDBOX_NOT_FOUND' });
-    }
-  });
-
-  it('tells bad names from names that do not exist or are not visible', async () => {
-    const all = recordings([[segment(0), 1]]);
-    for (const verb of [all.open.bind(all), all.remove.bind(all)] as const) {
-      await assert.rejects(verb('x.mp4'), { errorName: 'INVALID_FILENAME' });
-      await assert.rejects(
-        verb('x.mp4', () => false),
-        { errorName: 'INVALID_FILENAME' },
-      );
-      await assert.rejects(verb(segment(0)), { errorName: 'RECORDING_NOT_FOUND' });
-      await assert.rejects(
-        verb(segment(0), () => false),
-        { errorName: 'RECORDING_NOT_FOUND' },
-      );
-    }
-  });
-});
+  return { length, stream: Readable.from(bytes()) };
+};
 
 describe('recording routes', () => {
   let root: string;
   let server: Server;
-  let recordingNow: string | undefined;
+  /** Where index and posters lie. */
+  let state: string;
+  let library: Library;
+  let cuts: string[] = [];
 
   before(async () => {
     root = fs.realpathSync(fs.mkdtempSync(join(tmpdir(), 'berth-recordings-')));
-    const recordings = new Recordings({
+    state = fs.mkdtempSync(join(tmpdir(), 'berth-recordings-state-'));
+    const posters = new Posters(join(state, 'posters'), async (file) => Buffer.from(`picture of ${await text(file)}`));
+    library = await Library.open({
       storage: new DiskStorage(root),
-      activeSession: (id) => (id === 'box' ? recordingNow : undefined),
+      indexFile: join(state, 'index.jsonl'),
+      scan: scanned,
+      about,
+      onRemoved: () => {},
+      onGone: (name) => posters.remove(name),
+      log: silent,
     });
+    const toMp4 = (mkv: Readable): Readable =>
+      Readable.from(
+        (async function* () {
+          yield 'mp4:';
+          yield* mkv;
+        })(),
+      );
+    const cut = async (id: string): Promise<void> => void cuts.push(id);
+    const recordings = new Recordings({ library, posters, about, cut, exportMkv: joined, toMp4, log: silent });
     const router = new Router();
-    recordingRoutes(router, { recordings, visible: (ctx) => (id) => id !== ctx.get('X-Hide') });
+    recordingRoutes(router, { recordings, visible: (ctx) => (owner) => owner !== (ctx.get('X-Hide') || 'nobody') });
     const app = new Koa();
     app.silent = true; // koa reports clients that go away as errors
     app.use(async (ctx, next) => {
@@ -157,12 +102,15 @@ describe('recording routes', () => {
   after(async () => {
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
-    fs.rmSync(root, { recursive: true });
+    await library.close();
+    for (const folder of [root, state]) fs.rmSync(folder, { recursive: true });
   });
   afterEach(async () => {
     await filesClosed();
     for (const entry of fs.readdirSync(root)) fs.rmSync(join(root, entry), { recursive: true });
-    recordingNow = undefined;
+    library.saw('box', undefined);
+    await library.settled();
+    cuts = [];
   });
 
   function openFiles(): string[] {
@@ -182,9 +130,17 @@ describe('recording routes', () => {
     assert.deepEqual(openFiles(), []);
   }
 
+  /** The library learns of what was put there by hand. */
+  async function found(): Promise<void> {
+    await library.sweep();
+    await library.settled();
+  }
+
   function put(filename: string, content: string | Buffer = '0123456789', id = 'box'): string {
     fs.mkdirSync(join(root, id), { recursive: true });
     fs.writeFileSync(join(root, id, filename), content);
+    // Long enough ago to be taken for whole.
+    fs.utimesSync(join(root, id, filename), new Date(), new Date(Date.now() - 60_000));
     return join(root, id, filename);
   }
 
@@ -202,6 +158,7 @@ describe('recording routes', () => {
     return { status: response.statusCode, headers: response.headers, body, text: body.toString() };
   }
   const json = async (path: string, headers: IncomingHttpHeaders = {}, method = 'GET') => {
+    await found();
     const response = await call(path, headers, method);
     return { status: response.status, body: JSON.parse(response.text) };
   };
@@ -209,7 +166,8 @@ describe('recording routes', () => {
   describe('list', () => {
     it('answers with the bare body, with and without the slash', async () => {
       const path = put(segment(0));
-      recordingNow = session('box');
+      library.saw('box', { sessionId: session('box'), segment: 0 });
+      const createdAt = isoTime(Math.floor(fs.statSync(path).birthtimeMs));
       const expected = {
         recordings: [
           {
@@ -217,11 +175,21 @@ describe('recording routes', () => {
             sessionId: session('box'),
             segment: 0,
             size: 10,
-            createdAt: isoTime(Math.floor(fs.statSync(path).birthtimeMs)),
+            createdAt,
             format: 'mkv',
             downloadUrl: `/recordings/${segment(0)}`,
             recordingType: 'vnc',
             status: 'recording',
+            sandboxId: 'box',
+            startedAt: createdAt,
+            endedAt: null,
+            durationSeconds: null,
+            frames: null,
+            droppedFrames: null,
+            reason: null,
+            storage: 'disk',
+            playable: null,
+            metadata: { job: "box's" },
           },
         ],
         total: 1,
@@ -477,7 +445,7 @@ describe('recording routes', () => {
 
   describe('delete', () => {
     it('deletes once, from both places, also what is being recorded', async () => {
-      recordingNow = session('box');
+      library.saw('box', { sessionId: session('box'), segment: 0 });
       for (const base of ['/recordings', '/sandboxes/box/recordings']) {
         put(segment(0));
         assert.deepEqual(await json(`${base}/${segment(0)}`, {}, 'DELETE'), {

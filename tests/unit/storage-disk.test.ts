@@ -9,7 +9,6 @@ import {
   rmSync,
   statSync,
   symlinkSync,
-  unlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { mkdtemp, realpath, rm } from 'node:fs/promises';
@@ -18,10 +17,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer, text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DiskStorage } from '../../src/storage/disk.ts';
 
 const NAME = 'vnc_box_20251116_103022_seg000.mkv';
+const SESSION = 'vnc_box_20251116_103022';
 const segment = (n: number, id = 'box') => `vnc_${id}_20251116_103022_seg${String(n).padStart(3, '0')}.mkv`;
 
 let base: string;
@@ -73,26 +73,19 @@ async function opened(filename = NAME) {
   return file;
 }
 
-const names = async (id?: string) => (await storage.list(id)).map((file) => file.filename).sort();
+/** Segments of one sandbox, or of all. */
+async function names(id?: string): Promise<string[]> {
+  const ids = id === undefined ? (await storage.folders()).map((folder) => folder.sandboxId) : [id];
+  return (await Promise.all(ids.map(async (one) => (await storage.names(one)).segments))).flat().sort();
+}
 
-describe('DiskStorage.list', () => {
+describe('DiskStorage.names', () => {
   it('finds the segments of all sandboxes, or of one', async () => {
     put(segment(0));
     put(segment(1));
     put(segment(0, 'other'), 'x', 'other');
     assert.deepEqual(await names(), [segment(0), segment(1), segment(0, 'other')].sort());
     assert.deepEqual(await names('other'), [segment(0, 'other')]);
-  });
-
-  it('tells the size, and the birth of the file as whole milliseconds', async () => {
-    const earliest = Date.now() - 1000;
-    const path = put(NAME, '12345');
-    await sleep(30);
-    appendFileSync(path, '6');
-    const [file] = await storage.list('box');
-    assert.equal(file?.size, 6);
-    assert.ok(Number.isInteger(file.createdAt) && file.createdAt >= earliest);
-    assert.equal(file.createdAt, Math.floor(statSync(path).birthtimeMs));
   });
 
   it('lists what is empty or no Matroska at all', async () => {
@@ -131,27 +124,97 @@ describe('DiskStorage.list', () => {
   });
 
   it('is empty for a missing root, a missing folder, a file instead of a folder and an id that is a path', async () => {
-    assert.deepEqual(await new DiskStorage(join(base, 'missing')).list(), []);
+    assert.deepEqual(await new DiskStorage(join(base, 'missing')).folders(), []);
     writeFileSync(join(root, 'file'), '');
     for (const id of ['missing', 'file', '..', '../recordings', 'box/../box', ''])
       assert.deepEqual(await names(id), []);
   });
 
-  it('skips files that vanish while it reads', async () => {
-    // The files go at a later moment in each round, so that some rounds hit the gap between readdir and stat.
-    for (let turns = 1; turns <= 40; turns++) {
-      const paths = Array.from({ length: 100 }, (_, n) => put(segment(n)));
-      const listing = storage.list('box');
-      for (let turn = 0; turn < turns; turn++) await setImmediate();
-      for (const path of paths.slice(1)) unlinkSync(path);
-      assert.ok((await listing).some((file) => file.filename === segment(0)));
-      assert.deepEqual(await names(), [segment(0)]);
-    }
+  it('tells journals from segments, and both from what only looks like them', async () => {
+    put(segment(0));
+    put(`${SESSION}.jsonl`);
+    put('vnc_other_20251116_103022.jsonl');
+    put('x.jsonl');
+    put(`${NAME}.jsonl`);
+    symlinkSync(put('secret'), join(root, 'box', 'vnc_box_20251116_103023.jsonl'));
+    assert.deepEqual(await storage.names('box'), { segments: [segment(0)], journals: [SESSION] });
   });
 
   it('does not hide other errors', async () => {
     writeFileSync(join(root, 'plain'), '');
-    await assert.rejects(new DiskStorage(join(root, 'plain')).list(), { code: 'ENOTDIR' });
+    await assert.rejects(new DiskStorage(join(root, 'plain')).folders(), { code: 'ENOTDIR' });
+  });
+});
+
+describe('DiskStorage.folders', () => {
+  it('tells when a file last came or went', async () => {
+    const [folder] = await storage.folders();
+    assert.deepEqual(folder, { sandboxId: 'box', changedAt: statSync(join(root, 'box')).mtimeMs });
+    await sleep(20);
+    put(NAME);
+    assert.ok(((await storage.folders())[0]?.changedAt ?? 0) > (folder?.changedAt ?? 0));
+  });
+});
+
+describe('DiskStorage.find', () => {
+  it('tells the size, and the birth and last write of the file as whole milliseconds', async () => {
+    const earliest = Date.now() - 1000;
+    const path = put(NAME, '12345');
+    await sleep(30);
+    appendFileSync(path, '6');
+    const file = await storage.find('box', NAME);
+    assert.equal(file?.size, 6);
+    assert.ok(Number.isInteger(file.createdAt) && file.createdAt >= earliest);
+    assert.equal(file.createdAt, Math.floor(statSync(path).birthtimeMs));
+    assert.equal(file.modifiedAt, Math.floor(statSync(path).mtimeMs));
+  });
+
+  it('finds nothing behind a missing name, a folder, a symlink or a path', async () => {
+    put(segment(9));
+    mkdirSync(join(root, 'box', segment(1)));
+    symlinkSync(segment(9), join(root, 'box', segment(2)));
+    for (const n of [0, 1, 2]) assert.equal(await storage.find('box', segment(n)), undefined);
+    assert.equal(await storage.find('box', `../box/${segment(9)}`), undefined);
+    assert.equal(await storage.find('other', segment(9)), undefined);
+  });
+});
+
+describe('DiskStorage.journal', () => {
+  const file = `${SESSION}.jsonl`;
+
+  it('gives the text, at most its first MiB', async () => {
+    assert.equal(await storage.journal('box', SESSION), undefined);
+    put(file, '');
+    assert.equal(await storage.journal('box', SESSION), '');
+    put(file, 'lines');
+    assert.equal(await storage.journal('box', SESSION), 'lines');
+    put(file, 'x'.repeat(1024 * 1024 + 1));
+    assert.equal((await storage.journal('box', SESSION))?.length, 1024 * 1024);
+  });
+
+  it('follows no symlink, waits for no FIFO and knows no path', { timeout: 5000 }, async () => {
+    const other = 'vnc_box_20251116_103023';
+    symlinkSync(put('secret'), join(root, 'box', file));
+    execFileSync('mkfifo', [join(root, 'box', `${other}.jsonl`)]);
+    put('vnc_other_20251116_103022.jsonl', 'x', 'other');
+    assert.equal(await storage.journal('box', SESSION), undefined);
+    assert.equal(await storage.journal('box', other), undefined);
+    assert.equal(await storage.journal('box', 'vnc_other_20251116_103022'), undefined);
+    assert.equal(await storage.journal('box', `../box/${SESSION}`), undefined);
+  });
+
+  it('goes with what is left of the folder, and may be removed twice', async () => {
+    storage = new DiskStorage(root, { inUse: () => false });
+    put(file);
+    put(NAME);
+    await storage.remove('box', NAME);
+    assert.ok(existsSync(join(root, 'box')));
+    await storage.removeJournal('box', SESSION);
+    assert.ok(!existsSync(join(root, 'box')));
+    await storage.removeJournal('box', SESSION);
+    mkdirSync(join(root, 'box', file), { recursive: true });
+    await storage.removeJournal('box', SESSION);
+    assert.ok(existsSync(join(root, 'box', file)), 'a folder is nothing of ours');
   });
 });
 
