@@ -318,16 +318,19 @@ export class Library implements UploadQueue {
       folder.again = false;
       for (const file of [...folder.unclosed.values()]) {
         if (this.#stopping.signal.aborted) return;
-        if (this.#isSettled(folder, file)) await this.#scans.run(() => this.#closeOne(folder, file));
+        if (await this.#isSettled(folder, file)) await this.#scans.run(() => this.#closeOne(folder, file));
       }
     }
   }
 
-  #isSettled(folder: Folder, file: Unclosed): boolean {
+  /** What no recorder has told us about may be a file that somebody is still copying. */
+  async #isSettled(folder: Folder, file: Unclosed): Promise<boolean> {
     if (this.#shelf.isWritten(folder, file)) return false;
-    const ageMs = this.#now() - file.modifiedAt;
+    if (folder.sessions.has(file.sessionId)) return true;
+    const { modifiedAt = 0 } = (await this.#shelf.refreshed(folder, file)) ?? {};
+    const ageMs = this.#now() - modifiedAt;
     // One whose time lies ahead is from before the clock was set back.
-    return folder.sessions.has(file.sessionId) || ageMs >= SETTLED_MS || ageMs < 0;
+    return ageMs >= SETTLED_MS || ageMs < 0;
   }
 
   async #closeOne(folder: Folder, file: Unclosed): Promise<void> {

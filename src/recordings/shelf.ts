@@ -88,6 +88,15 @@ export class Shelf {
     this.#folders.get(name.sandboxId)?.unclosed.delete(name.filename);
   }
 
+  /** Looks at the file again. Undefined when it is gone. */
+  async refreshed(folder: Folder, { sandboxId, filename }: SegmentName): Promise<Unclosed | undefined> {
+    const found = await this.#storage.find(sandboxId, filename);
+    const file = found && unclosedOf(found);
+    if (!file) folder.unclosed.delete(filename);
+    else if (folder.unclosed.has(filename)) folder.unclosed.set(filename, file);
+    return file;
+  }
+
   /** The file is not what the index says. */
   reopen(entry: Entry): void {
     const { sandboxId, sessionId, segment, filename, size, startedAt } = entry;

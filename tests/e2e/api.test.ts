@@ -151,6 +151,24 @@ describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, ()
     assert.ok(file.text.startsWith('\x1a\x45\xdf\xa3'), 'Matroska');
     const digest = (text: string): string => createHash('sha256').update(text, 'latin1').digest('hex');
     assert.equal(digest((await expect(service, 200, 'getSandboxRecording', { id, filename })).text), digest(file.text));
+    const [earlier, later] = (await expect(service, 200, 'getTimeline', { id })).json.recordings;
+    assert.deepEqual([earlier.sessionId, later.sessionId], [older.sessionId, newer.sessionId]);
+    assert.ok(newer.playable && newer.frames > 0 && newer.durationSeconds > 0);
+    assert.deepEqual([later.durationSeconds, later.size], [newer.durationSeconds, newer.size]);
+    for (const [poster, exported] of [
+      ['getPoster', 'exportRecording'],
+      ['getSandboxPoster', 'exportSandboxRecording'],
+    ] as const) {
+      assert.ok((await expect(service, 200, poster, { id, filename })).text.startsWith('\xff\xd8'), 'JPEG');
+      const { text } = await expect(service, 200, exported, { id, filename: newer.sessionId });
+      assert.ok(text.startsWith('\x1a\x45\xdf\xa3'), 'Matroska');
+      await expect(service, 400, exported, { id, filename: newer.sessionId, query: 'format=avi' });
+    }
+    for (const operation of ['getSandboxPoster', 'exportSandboxRecording'])
+      await expect(service, 404, operation, {
+        id: 'other',
+        filename: operation === 'getSandboxPoster' ? filename : newer.sessionId,
+      });
     assert.deepEqual((await expect(service, 200, 'listDownloads', { id })).json.data, { downloads: [] });
     for (const verb of ['get', 'delete']) await expect(service, 404, `${verb}Download`, { id, filename });
     await expect(service, 404, 'getSandboxRecording', { id: 'other', filename });
@@ -344,9 +362,13 @@ describe('a service with keys', { timeout: 3 * HANG_GUARD_MS }, () => {
     assert.deepEqual((await as('b', 200, 'listEvents')).json.data.events, []);
     await as('b', 404, 'listSandboxEvents', { id: 'mine' });
     await as('b', 404, 'startRecording', { id: 'mine' });
-    await as('b', 404, 'listSandboxRecordings', { id: 'mine' });
-    for (const operation of ['getRecording', 'deleteRecording']) await as('b', 404, operation, { filename: recording });
-    for (const operation of ['getSandboxRecording', 'deleteSandboxRecording']) {
+    for (const operation of ['listSandboxRecordings', 'getTimeline']) await as('b', 404, operation, { id: 'mine' });
+    const session = recording.replace(/_seg.*/, '');
+    await as('b', 404, 'exportRecording', { filename: session });
+    await as('b', 404, 'exportSandboxRecording', { id: 'mine', filename: session });
+    for (const operation of ['getRecording', 'getPoster', 'deleteRecording'])
+      await as('b', 404, operation, { filename: recording });
+    for (const operation of ['getSandboxRecording', 'getSandboxPoster', 'deleteSandboxRecording']) {
       await as('b', 404, operation, { id: 'mine', filename: recording });
     }
     for (const path of ['ws/automation', 'ws/livestream', 'devtools/page/ABC']) {

@@ -83,7 +83,7 @@ export async function call(service: Service, operation: string, given: Call = {}
   const { method, path } = contract.operations.get(operation) ?? assert.fail(`no operation ${operation}`);
   const url = `${service.url}${path
     .replace('{id}', id)
-    .replace(/{(file)?name}/, filename)
+    .replace(/{((file)?name|sessionId)}/, filename)
     .replace('{page}', page)}?${query}`;
   const answer = await fetch(url, {
     method: method.toUpperCase(),

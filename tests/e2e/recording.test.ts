@@ -192,9 +192,9 @@ describe('While two sandboxes are being recorded', () => {
       assert.equal(filename, `${sessionId}_seg${String(segment).padStart(3, '0')}.mkv`);
       assert.match(createdAt, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d:\d\d$/);
       assert.ok(Number.isInteger(size) && size >= 0);
-      const { status, ...fixed } = rest;
+      const { status, format, downloadUrl, recordingType } = rest;
       assert.ok(status === 'recording' || status === 'completed');
-      assert.deepEqual(fixed, { format: 'mkv', downloadUrl: `/recordings/${filename}`, recordingType: 'vnc' });
+      assert.deepEqual([format, downloadUrl, recordingType], ['mkv', `/recordings/${filename}`, 'vnc']);
     }
     // Only completed files, so that none is added between the requests below.
     const names = (page: { recordings: Recording[] }): string[] => page.recordings.map((file) => file.filename);

@@ -1,0 +1,545 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import type { Archive, Log, OpenedFile, Storage } from '../../src/core/contracts.ts';
+import type { MediaFacts, Segment, SegmentName } from '../../src/core/recording.ts';
+import { type About, Library, type LibraryOptions, type Removal } from '../../src/recordings/library.ts';
+import { DiskStorage } from '../../src/storage/disk.ts';
+
+const DAY = '20251116';
+const session = (id = 'box', time = '103022') => `vnc_${id}_${DAY}_${time}`;
+const segment = (n: number, id = 'box', time?: string) => `${session(id, time)}_seg${String(n).padStart(3, '0')}.mkv`;
+
+let base: string;
+let root: string;
+let libraries: Library[];
+let removals: Removal[];
+let gone: string[];
+let errors: string[];
+/** Files that were looked into. */
+let scans: string[];
+let scanning: { now: number; most: number };
+/** Scans wait for it. */
+let gate: Promise<void> | undefined;
+let abouts: Record<string, About>;
+
+beforeEach(() => {
+  base = fs.realpathSync(fs.mkdtempSync(join(tmpdir(), 'berth-library-')));
+  root = join(base, 'recordings');
+  fs.mkdirSync(root);
+  [libraries, removals, gone, errors, scans] = [[], [], [], [], []];
+  scanning = { now: 0, most: 0 };
+  gate = undefined;
+  abouts = { box: { owner: 'acme', metadata: { job: '1' }, createdAt: 0 } };
+});
+afterEach(async () => {
+  for (const library of libraries) await library.close();
+  fs.rmSync(base, { recursive: true });
+});
+
+const log: Log = {
+  info: () => {},
+  warn: (_, message) => errors.push(message),
+  error: (_, message) => errors.push(message),
+};
+
+async function scan(file: OpenedFile): Promise<MediaFacts> {
+  scanning.now += 1;
+  scanning.most = Math.max(scanning.most, scanning.now);
+  const bytes = await buffer(file.stream(0, file.size - 1));
+  await gate;
+  scanning.now -= 1;
+  scans.push(bytes.toString());
+  if (bytes.toString() === 'bad disk') throw new Error('EIO');
+  return {
+    durationMs: bytes.length * 100,
+    frames: bytes.length,
+    headerBytes: 1,
+    clusters: 1,
+    frameBytes: bytes.length,
+  };
+}
+
+async function opened(options: Partial<LibraryOptions> = {}): Promise<Library> {
+  const library = await Library.open({
+    storage: new DiskStorage(root, { inUse: () => false }),
+    indexFile: join(base, 'index.jsonl'),
+    scan,
+    about: (id) => abouts[id],
+    onRemoved: (removal) => removals.push(removal),
+    onGone: async (name) => void gone.push(name.filename),
+    log,
+    ...options,
+  });
+  libraries.push(library);
+  return library;
+}
+
+/** One that has seen what is there and has looked into it. */
+async function started(options: Partial<LibraryOptions> = {}): Promise<Library> {
+  const library = await opened(options);
+  await library.start();
+  await library.settled();
+  return library;
+}
+
+/** Its last write was a minute ago. */
+function put(filename: string, content = '0123456789', id = 'box'): string {
+  fs.mkdirSync(join(root, id), { recursive: true });
+  const path = join(root, id, filename);
+  fs.writeFileSync(path, content);
+  fs.utimesSync(path, new Date(), new Date(Date.now() - 60_000));
+  return path;
+}
+
+function journal(...lines: unknown[]): void {
+  const text = lines.map((line) => (typeof line === 'string' ? line : JSON.stringify(line))).join('\n');
+  fs.writeFileSync(join(root, 'box', `${session()}.jsonl`), `${text}\n`);
+}
+
+const closed = (library: Library) => library.closed().map((entry) => entry.filename);
+const name = (filename: string): SegmentName => {
+  const [, sandboxId = ''] = filename.split('_');
+  return {
+    filename,
+    sandboxId,
+    sessionId: filename.split('_seg')[0] as string,
+    segment: Number(filename.slice(-7, -4)),
+  };
+};
+
+describe('A library that is started', () => {
+  it('looks into what is on disk, with what journal and sandbox say of it', async () => {
+    const born = Math.floor(fs.statSync(put(segment(0))).birthtimeMs);
+    put(segment(1), 'x');
+    journal({ segment: 0, reason: 'full', dropped: 3 }, { segment: 1, reason: 'cut' });
+    const library = await started();
+    assert.deepEqual(library.find(segment(0)), {
+      ...{ filename: segment(0), sandboxId: 'box', sessionId: session(), segment: 0, startedAt: born, size: 10 },
+      ...{ durationMs: 1000, frames: 10, headerBytes: 1, clusters: 1, frameBytes: 10 },
+      ...{ owner: 'acme', metadata: { job: '1' }, reason: 'full', dropped: 3, onDisk: true },
+    });
+    assert.deepEqual([library.find(segment(1))?.reason, library.find(segment(1))?.dropped], ['cut', null]);
+  });
+
+  it('believes nothing in a journal that is not of the right form', async () => {
+    for (let n = 0; n < 6; n++) put(segment(n));
+    const bad = ['{"segment":0,"reason":"full"', 'null', '7', '[]', '"x"', '\0', '{"segment":"0","reason":"full"}'];
+    journal(...bad, { segment: 1, reason: 'bought' }, { segment: 2, reason: 'full', dropped: -1 }, { segment: 1e99 });
+    const library = await started();
+    const of = (n: number) => [library.find(segment(n))?.reason, library.find(segment(n))?.dropped];
+    assert.deepEqual(
+      [of(0), of(1), of(2)],
+      [
+        ['interrupted', null],
+        ['interrupted', null],
+        ['full', null],
+      ],
+    );
+  });
+
+  it('remembers across starts, and looks into nothing twice', async () => {
+    put(segment(0));
+    const first = await started();
+    await first.close();
+    abouts = {};
+    const second = await started();
+    assert.deepEqual(second.closed(), first.closed());
+    assert.equal(second.find(segment(0))?.owner, 'acme', 'also when the sandbox is forgotten');
+    assert.equal(scans.length, 1);
+  });
+
+  it('finds everything again without the index, and forgets what is gone', async () => {
+    put(segment(0));
+    put(segment(1));
+    await (await started()).close();
+    fs.rmSync(join(base, 'index.jsonl'));
+    fs.rmSync(join(root, 'box', segment(0)));
+    assert.deepEqual(closed(await started()), [segment(1)]);
+    await libraries.at(-1)?.close();
+    fs.rmSync(join(root, 'box'), { recursive: true });
+    assert.deepEqual(closed(await started()), []);
+    assert.deepEqual(gone, [segment(1)]);
+  });
+
+  it('loses a torn last line alone, and lines that make no sense', async () => {
+    for (const n of [0, 1, 2]) put(segment(n));
+    await (await started()).close();
+    const lines = fs.readFileSync(join(base, 'index.jsonl'), 'utf8').trim().split('\n');
+    assert.equal(lines.length, 3);
+    fs.writeFileSync(
+      join(base, 'index.jsonl'),
+      `${lines[0]}\n{"filename":"../../etc/passwd"}\nnull\n${lines[1]}\n${lines[2]?.slice(0, 40)}`,
+    );
+    scans = [];
+    assert.equal(closed(await started()).length, 3);
+    assert.equal(scans.length, 1);
+  });
+
+  it('does not look into what a recorder is writing, and two files at a time at most', async () => {
+    for (let n = 0; n < 4; n++) for (const id of ['box', 'b', 'c', 'd']) put(segment(n, id), 'x', id);
+    const library = await opened();
+    library.saw('box', { sessionId: session(), segment: 2 });
+    await library.start();
+    await library.settled();
+    assert.equal(library.closed().length, 14);
+    assert.deepEqual(
+      library
+        .closed('box')
+        .map((entry) => entry.segment)
+        .sort(),
+      [0, 1],
+    );
+    assert.equal(scanning.most, 2);
+    const unread = await library.unread();
+    assert.deepEqual(unread.map((file) => [file.filename, file.isWritten]).sort(), [
+      [segment(2), true],
+      [segment(3), true],
+    ]);
+  });
+
+  it('lists zero bytes, and folders, links and foreign names not at all', async () => {
+    put(segment(0), '');
+    put(segment(1, 'other'));
+    put('notes.txt');
+    fs.mkdirSync(join(root, 'box', segment(2)));
+    fs.symlinkSync(put('secret'), join(root, 'box', segment(3)));
+    assert.deepEqual(closed(await started()), [segment(0)]);
+  });
+
+  it('tries what could not be read again at the next sweep', async () => {
+    const path = put(segment(0), 'bad disk');
+    const library = await started();
+    assert.deepEqual(closed(library), []);
+    assert.deepEqual(
+      (await library.unread()).map((file) => [file.filename, file.isWritten]),
+      [[segment(0), false]],
+    );
+    assert.deepEqual(errors, ['could not look into a recording']);
+    fs.writeFileSync(path, 'fine');
+    fs.utimesSync(path, new Date(), new Date(Date.now() - 60_000));
+    await library.sweep();
+    await library.settled();
+    assert.equal(library.find(segment(0))?.size, 4);
+  });
+});
+
+describe('A library that looks on', () => {
+  it('closes a segment when the recorder begins the next one, and the last when it stops', async () => {
+    const library = await started();
+    library.saw('box', { sessionId: session(), segment: 0 });
+    put(segment(0));
+    assert.deepEqual(
+      (await library.unread('box')).map((file) => [file.size, file.isWritten]),
+      [[10, true]],
+    );
+    put(segment(1), 'a');
+    library.saw('box', { sessionId: session(), segment: 1 });
+    await library.settled();
+    assert.deepEqual(closed(library), [segment(0)]);
+    fs.appendFileSync(join(root, 'box', segment(1)), 'b');
+    assert.deepEqual(
+      (await library.unread('box')).map((file) => [file.size, file.isWritten]),
+      [[2, true]],
+    );
+    library.saw('box', undefined);
+    await library.settled();
+    assert.deepEqual(closed(library), [segment(1), segment(0)]);
+    assert.deepEqual(await library.unread(), []);
+  });
+
+  it('takes the highest segment for the one that is written when the recorder says no number', async () => {
+    put(segment(0));
+    put(segment(1));
+    const library = await opened();
+    library.saw('box', { sessionId: session() });
+    await library.start();
+    await library.settled();
+    assert.deepEqual(closed(library), [segment(0)]);
+    put(segment(2));
+    const unread = await library.unread();
+    assert.deepEqual(
+      unread.filter((file) => file.isWritten).map((file) => file.filename),
+      [segment(2)],
+    );
+    await library.sweep();
+    await library.settled();
+    assert.deepEqual(closed(library), [segment(1), segment(0)]);
+  });
+
+  it('takes back what it took for finished before it heard of the recorder', async () => {
+    put(segment(0));
+    const library = await started();
+    assert.deepEqual(closed(library), [segment(0)]);
+    library.saw('box', { sessionId: session(), segment: 0 });
+    assert.deepEqual(closed(library), []);
+    assert.deepEqual(
+      (await library.unread()).map((file) => file.isWritten),
+      [true],
+    );
+  });
+
+  it('lets a sandbox say nothing about the files of others, and nothing that is none', async () => {
+    put(segment(0, 'other'), 'x', 'other');
+    const library = await started();
+    for (const sessionId of [session('other'), '../..', '', 7 as unknown as string])
+      library.saw('box', { sessionId, segment: 0 });
+    library.saw('box', { sessionId: session(), segment: -1 });
+    library.saw('box', { sessionId: session(), segment: 'x' as unknown as number });
+    assert.deepEqual(closed(library), [segment(0, 'other')]);
+    assert.deepEqual(await library.unread(), []);
+  });
+
+  it('finds what was planted when nobody writes to it any more, and notices what was taken', async () => {
+    const library = await started();
+    const path = put(segment(0));
+    fs.utimesSync(path, new Date(), new Date());
+    await library.sweep();
+    await library.settled();
+    assert.deepEqual(closed(library), [], 'it may still be copied');
+    assert.equal((await library.unread()).length, 1);
+    fs.utimesSync(path, new Date(), new Date(Date.now() - 10_000));
+    await library.sweep();
+    await library.settled();
+    assert.deepEqual(closed(library), [segment(0)]);
+    fs.rmSync(path);
+    await library.sweep();
+    assert.deepEqual(closed(library), []);
+  });
+
+  it('reads only folders that have changed', async () => {
+    const storage = counting(new DiskStorage(root));
+    for (const id of ['box', 'b', 'c']) {
+      put(segment(0, id), 'x', id);
+      // A folder that has just changed may change again in the same tick of its clock.
+      fs.utimesSync(join(root, id), new Date(), new Date(Date.now() - 60_000));
+    }
+    const library = await started({ storage });
+    storage.calls.names = 0;
+    await library.sweep();
+    assert.equal(storage.calls.names, 0);
+    put(segment(1));
+    await library.sweep();
+    assert.equal(storage.calls.names, 1);
+    await library.settled();
+    assert.equal(library.closed().length, 4);
+  });
+
+  it('looks at a file whose time lies ahead, and calls it as old as it says', async () => {
+    const now = Date.now();
+    put(segment(0));
+    const library = await started({ now: () => now - 365 * 24 * 3600 * 1000 });
+    assert.ok((library.find(segment(0))?.startedAt ?? 0) > now - 60_000);
+  });
+
+  it('opens a file that has changed as it is, and looks into it again', async () => {
+    const path = put(segment(0));
+    const library = await started();
+    fs.appendFileSync(path, 'more');
+    fs.utimesSync(path, new Date(), new Date(Date.now() - 60_000));
+    const file = await library.open(name(segment(0)));
+    assert.equal(file?.size, 14);
+    await file?.close();
+    await library.sweep();
+    await library.settled();
+    assert.equal(library.find(segment(0))?.size, 14);
+  });
+
+  it('forgets a file that is gone when it is asked for', async () => {
+    const path = put(segment(0));
+    const library = await started();
+    fs.rmSync(path);
+    assert.equal(await library.open(name(segment(0))), undefined);
+    assert.deepEqual(closed(library), []);
+    assert.deepEqual(gone, [segment(0)]);
+  });
+
+  it('gives a new sandbox nothing of the files that an earlier one of its id left', async () => {
+    put(segment(0));
+    abouts = { box: { owner: 'newcomer', metadata: {}, createdAt: Date.now() + 60_000 } };
+    const library = await opened();
+    library.saw('box', { sessionId: session('box', '120000'), segment: 0 });
+    put(segment(0, 'box', '120000'));
+    await library.start();
+    library.saw('box', undefined);
+    await library.settled();
+    assert.equal(library.find(segment(0))?.owner, undefined);
+    assert.equal(library.find(segment(0, 'box', '120000'))?.owner, 'newcomer', 'the clock may have been set back');
+  });
+});
+
+describe('Removing', () => {
+  it('takes file, entry and journal along, and says so', async () => {
+    put(segment(0));
+    put(segment(1));
+    journal({ segment: 0, reason: 'full', dropped: 0 });
+    const library = await started();
+    assert.equal(await library.remove(name(segment(0)), 'deleted'), true);
+    assert.ok(fs.existsSync(join(root, 'box', `${session()}.jsonl`)), 'another segment of the session is there');
+    assert.equal(await library.remove(name(segment(0)), 'deleted'), false);
+    assert.equal(await library.remove(name(segment(1)), 'age'), true);
+    assert.ok(!fs.existsSync(join(root, 'box')));
+    assert.deepEqual(removals, [
+      { sandboxId: 'box', filename: segment(0), owner: 'acme', reason: 'deleted' },
+      { sandboxId: 'box', filename: segment(1), owner: 'acme', reason: 'age' },
+    ]);
+    assert.deepEqual(closed(library), []);
+  });
+
+  it('outruns the look into the file', async () => {
+    put(segment(0));
+    const release = hold();
+    const library = await opened();
+    await library.start();
+    while (scanning.now === 0) await new Promise(setImmediate);
+    assert.equal(await library.remove(name(segment(0)), 'deleted'), true);
+    release();
+    await library.settled();
+    assert.deepEqual(closed(library), []);
+    assert.deepEqual(await library.unread(), []);
+  });
+
+  it('removes a journal whose segments are all gone, however that came', async () => {
+    const path = put(segment(0));
+    journal({ segment: 0, reason: 'full', dropped: 0 });
+    const library = await started();
+    fs.rmSync(path);
+    await library.sweep();
+    assert.ok(!fs.existsSync(join(root, 'box')));
+  });
+});
+
+describe('With an archive', () => {
+  it('is the queue of what the archive has not, oldest first, and lets the disk go of what it has', async () => {
+    const archive = new FakeArchive();
+    for (const n of [0, 1]) put(segment(n));
+    let now = Date.now();
+    const library = await started({ archive, now: () => now });
+    assert.deepEqual(
+      library.pending().map((one) => one.segment),
+      [0, 1],
+    );
+    const [oldest] = library.pending() as [Segment];
+    const file = await library.openLocal(oldest);
+    assert.equal(file?.size, 10);
+    await file?.close();
+    archive.kept.set(oldest.filename, oldest);
+    assert.equal(await library.archived(oldest), true);
+    assert.deepEqual(
+      library.pending().map((one) => one.segment),
+      [1],
+    );
+    assert.deepEqual(library.evictable(1000), []);
+    now += 1000;
+    assert.deepEqual(
+      library.evictable(1000).map((one) => one.segment),
+      [0],
+    );
+    await library.evict(oldest);
+    assert.ok(!fs.existsSync(join(root, 'box', segment(0))));
+    await library.sweep();
+    assert.equal(library.find(segment(0))?.onDisk, false);
+    const fromArchive = await library.open(oldest);
+    assert.equal((await buffer((fromArchive as OpenedFile).stream(0, 9))).toString(), 'archived');
+    assert.equal(await library.remove(oldest, 'deleted'), true);
+    assert.deepEqual([...archive.kept], []);
+    assert.equal(await library.archived(oldest), false, 'what was deleted meanwhile has to go there too');
+  });
+
+  it('learns from the archive what the index does not know, and looks into nothing that the archive has', async () => {
+    const archive = new FakeArchive();
+    for (const n of [0, 1]) put(segment(n));
+    const first = await started({ archive });
+    for (const one of first.pending()) archive.kept.set(one.filename, one);
+    await first.close();
+    for (const file of ['index.jsonl', `recordings/box/${segment(0)}`]) fs.rmSync(join(base, file));
+    scans = [];
+    const second = await started({ archive });
+    assert.deepEqual(
+      second.closed().map((entry) => [entry.segment, entry.onDisk, entry.archivedAt !== undefined]),
+      [
+        [1, true, true],
+        [0, false, true],
+      ],
+    );
+    assert.deepEqual(scans, []);
+  });
+
+  it('asks again until the archive has answered, and lists what is on disk meanwhile', async () => {
+    const archive = new FakeArchive();
+    archive.failing = true;
+    put(segment(0));
+    const library = await started({ archive });
+    assert.deepEqual(closed(library), [segment(0)]);
+    archive.failing = false;
+    archive.kept.set(segment(5), { ...(library.find(segment(0)) as Segment), ...name(segment(5)) });
+    await library.sweep();
+    assert.equal(library.closed().length, 2);
+  });
+
+  it('removes nothing when the archive has it and cannot be asked', async () => {
+    const archive = new FakeArchive();
+    put(segment(0));
+    const library = await started({ archive });
+    await library.archived(name(segment(0)));
+    archive.failing = true;
+    await assert.rejects(library.remove(name(segment(0)), 'deleted'), /away/);
+    assert.deepEqual(closed(library), [segment(0)]);
+    assert.ok(fs.existsSync(join(root, 'box', segment(0))));
+  });
+});
+
+function hold(): () => void {
+  let release = (): void => {};
+  gate = new Promise((resolve) => {
+    release = resolve;
+  });
+  return release;
+}
+
+function counting(storage: Storage): Storage & { calls: { names: number } } {
+  const calls = { names: 0 };
+  return {
+    calls,
+    folders: () => storage.folders(),
+    names: (id) => {
+      calls.names += 1;
+      return storage.names(id);
+    },
+    find: (id, filename) => storage.find(id, filename),
+    open: (id, filename) => storage.open(id, filename),
+    remove: (id, filename) => storage.remove(id, filename),
+    journal: (id, sessionId) => storage.journal(id, sessionId),
+    removeJournal: (id, sessionId) => storage.removeJournal(id, sessionId),
+  };
+}
+
+class FakeArchive implements Archive {
+  readonly kept = new Map<string, Segment>();
+  failing = false;
+  async check() {}
+  async put() {}
+  async *list() {
+    this.#ask();
+    yield* this.kept.values();
+  }
+  async open({ filename }: SegmentName): Promise<OpenedFile | undefined> {
+    this.#ask();
+    if (!this.kept.has(filename)) return undefined;
+    const { Readable } = await import('node:stream');
+    return { size: 8, createdAt: 0, stream: () => Readable.from([Buffer.from('archived')]), close: async () => {} };
+  }
+  async remove({ filename }: SegmentName) {
+    this.#ask();
+    return this.kept.delete(filename);
+  }
+  async link() {
+    return '';
+  }
+  #ask(): void {
+    if (this.failing) throw new Error('the archive is away');
+  }
+}
