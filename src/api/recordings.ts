@@ -6,8 +6,8 @@ import { sendFile } from './files.ts';
 
 export interface RecordingRoutesDeps {
   readonly recordings: Recordings;
-  /** What this caller may see. */
-  readonly visible: (ctx: Context) => Visible;
+  /** What this caller may see; undefined for who may see everything. */
+  readonly visible: (ctx: Context) => Visible | undefined;
 }
 
 const MAX_PAGE_SIZE = 100;
@@ -22,7 +22,8 @@ const TYPES = { mkv: 'video/x-matroska', mp4: 'video/mp4' } as const;
 export function recordingRoutes(router: Router, { recordings, visible }: RecordingRoutesDeps): void {
   const scopeOf = (ctx: RouterContext): Scope => {
     const id = ctx.params.id;
-    return { visible: visible(ctx), ...(id === undefined ? {} : { sandboxId: id }) };
+    const may = visible(ctx);
+    return { ...(may ? { visible: may } : {}), ...(id === undefined ? {} : { sandboxId: id }) };
   };
 
   // Before the names, which would take it for one.

@@ -84,7 +84,10 @@ function buildApp(options: ApiOptions): Koa {
   sandboxRoutes(router, { sandboxes: options.sandboxes, recordings: options.recordings, urls, validator });
   eventRoutes(router, { sandboxes: options.sandboxes, events: options.events, validator });
   metricsRoutes(router, options);
-  const visible = (ctx: Context) => (owner: string | undefined) => sees(principalOf(ctx), owner);
+  const visible = (ctx: Context) => {
+    const principal = principalOf(ctx);
+    return principal.role === 'admin' ? undefined : (owner: string | undefined) => sees(principal, owner);
+  };
   recordingRoutes(router, { recordings: options.recordings, visible });
   downloadRoutes(router, { downloads: options.downloads, sandboxes: options.sandboxes });
   devToolsRoutes(router, { sandboxes: options.sandboxes, urls });

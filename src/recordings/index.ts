@@ -77,7 +77,8 @@ export class RecordingIndex {
   }
 
   /** In the place of the one of the same name. Written a moment later. */
-  put(entry: Entry): void {
+  put(given: Entry): void {
+    const entry = shaped(given);
     const before = this.#byName.get(entry.filename);
     if (before && before.startedAt !== entry.startedAt) this.#forget(before);
     this.#byName.set(entry.filename, entry);
@@ -192,10 +193,33 @@ function parse(line: string): Entry | string | undefined {
     const read = JSON.parse(line) as Entry & { readonly removed?: unknown };
     if (typeof read.removed === 'string') return read.removed;
     const name = parseSegmentName(String(read.filename));
-    return name && isEntry(read) ? { ...read, ...name } : undefined;
+    return name && isEntry(read) ? shaped({ ...read, ...name }) : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** V8 goes through objects that were all written down alike ten times as fast as through those put together by spreading. */
+function shaped(entry: Entry): Entry {
+  return {
+    filename: entry.filename,
+    sandboxId: entry.sandboxId,
+    sessionId: entry.sessionId,
+    segment: entry.segment,
+    size: entry.size,
+    startedAt: entry.startedAt,
+    durationMs: entry.durationMs,
+    frames: entry.frames,
+    headerBytes: entry.headerBytes,
+    clusters: entry.clusters,
+    frameBytes: entry.frameBytes,
+    metadata: entry.metadata,
+    reason: entry.reason,
+    dropped: entry.dropped,
+    onDisk: entry.onDisk,
+    ...(entry.owner === undefined ? {} : { owner: entry.owner }),
+    ...(entry.archivedAt === undefined ? {} : { archivedAt: entry.archivedAt }),
+  };
 }
 
 function isEntry(read: Entry): boolean {

@@ -77,13 +77,15 @@ export class Recordings {
   async list(query: ListQuery): Promise<RecordingPage> {
     const { page, pageSize, sandboxId } = query;
     this.#assertSandbox(query);
-    const unread = (await this.#deps.library.unread(sandboxId)).filter(wanted(query)).sort(newestFirst);
+    const wanted = filterOf(query);
+    const unread = await this.#deps.library.unread(sandboxId);
+    const few = wanted ? unread.filter(wanted) : unread;
     const all = this.#deps.library.closed(sandboxId);
-    const closed = isFiltered(query) ? all.filter(wanted(query)) : all;
-    const total = unread.length + closed.length;
+    const many = wanted ? all.filter(wanted) : all;
+    const total = few.length + many.length;
     const first = Math.min((page - 1) * pageSize, total);
     return {
-      recordings: merged(unread, closed, first, first + pageSize).map(info),
+      recordings: merged(few, many, first, first + pageSize).map(info),
       total,
       page,
       pageSize,
@@ -198,17 +200,16 @@ export class Recordings {
   }
 }
 
-function isFiltered({ visible, since, until, status, metadata = [] }: ListQuery): boolean {
-  return [visible, since, until, status].some((filter) => filter !== undefined) || metadata.length > 0;
-}
-
-function wanted({ visible = everything, since, until, status, metadata = [] }: ListQuery) {
-  return (recording: Recording): boolean =>
-    visible(recording.owner) &&
-    (since === undefined || recording.startedAt >= since) &&
-    (until === undefined || recording.startedAt < until) &&
-    (status === undefined || statusOf(recording) === status) &&
-    metadata.every(([key, value]) => Object.hasOwn(recording.metadata, key) && recording.metadata[key] === value);
+/** Undefined when everything is wanted: what is not asked costs nothing for each of very many. */
+function filterOf({ visible, since, until, status, metadata = [] }: ListQuery) {
+  const tests: ((recording: Recording) => boolean)[] = [];
+  if (visible) tests.push(({ owner }) => visible(owner));
+  if (since !== undefined) tests.push(({ startedAt }) => startedAt >= since);
+  if (until !== undefined) tests.push(({ startedAt }) => startedAt < until);
+  if (status !== undefined) tests.push((recording) => statusOf(recording) === status);
+  // Nothing that an object inherits is a text.
+  for (const [key, value] of metadata) tests.push((recording) => recording.metadata[key] === value);
+  return tests.length === 0 ? undefined : (recording: Recording) => tests.every((test) => test(recording));
 }
 
 /** The places from `first` up to `end` of both lists together. The first list is the short one. */
