@@ -76,6 +76,22 @@ describe('a stream of events', () => {
     assert.equal(events.listening, 0);
   });
 
+  it('ends with its sandbox also when recordings are removed after that', async () => {
+    const events = new Events();
+    const watcher = events.watcher();
+    for (const state of ['READY', 'TERMINATED']) watcher.saw(look('s', 0, state));
+    events.recordingRemoved('s', 'default', 'a.mkv', 'deleted');
+    const stream = new EventReader(events, '0-0', all).stream(true, true);
+    const text = read(stream);
+    await new Promise((resolve) => stream.once('end', resolve));
+    assert.deepEqual(
+      text()
+        .match(/^event: .*$/gm)
+        ?.slice(-2),
+      ['event: sandbox.ended', 'event: recording.removed'],
+    );
+  });
+
   it('ends when there will be no more, after the last one', async () => {
     const events = new Events();
     const stream = new EventReader(events, undefined, all).stream(false, false);

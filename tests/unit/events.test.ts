@@ -121,6 +121,20 @@ describe('Events', () => {
     ]);
   });
 
+  it('tells of a recording that was removed, also when nobody remembers whose it was', () => {
+    const events = new Events();
+    events.recordingRemoved('s', 'tenant', 'a.mkv', 'age');
+    events.recordingRemoved('s', undefined, 'b.mkv', 'deleted');
+    const type = 'recording.removed';
+    assert.deepEqual(
+      from(events, 0).map(({ id: _, at: __, ...said }) => said),
+      [
+        { type, sandboxId: 's', owner: 'tenant', filename: 'a.mkv', reason: 'age' },
+        { type, sandboxId: 's', owner: '', filename: 'b.mkv', reason: 'deleted' },
+      ],
+    );
+  });
+
   it('tells a start that failed from an end, and one that was found from one that was made', () => {
     const failed = info('FAILED', { endedReason: 'failed: no room' });
     const how = { status: 'FAILED', endedReason: 'failed: no room' };

@@ -1,115 +1,32 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { buffer } from 'node:stream/consumers';
-import { afterEach, beforeEach, describe, it } from 'node:test';
-import type { Archive, Log, OpenedFile, Storage } from '../../src/core/contracts.ts';
-import type { MediaFacts, Segment, SegmentName } from '../../src/core/recording.ts';
-import { type About, Library, type LibraryOptions, type Removal } from '../../src/recordings/library.ts';
+import { describe, it } from 'node:test';
 import { DiskStorage } from '../../src/storage/disk.ts';
+import {
+  abouts,
+  aroundEach,
+  base,
+  closed,
+  counting,
+  errors,
+  gone,
+  hold,
+  journal,
+  libraries,
+  name,
+  opened,
+  put,
+  removals,
+  root,
+  scanning,
+  scans,
+  segment,
+  session,
+  started,
+} from './library.ts';
 
-const DAY = '20251116';
-const session = (id = 'box', time = '103022') => `vnc_${id}_${DAY}_${time}`;
-const segment = (n: number, id = 'box', time?: string) => `${session(id, time)}_seg${String(n).padStart(3, '0')}.mkv`;
-
-let base: string;
-let root: string;
-let libraries: Library[];
-let removals: Removal[];
-let gone: string[];
-let errors: string[];
-/** Files that were looked into. */
-let scans: string[];
-let scanning: { now: number; most: number };
-/** Scans wait for it. */
-let gate: Promise<void> | undefined;
-let abouts: Record<string, About>;
-
-beforeEach(() => {
-  base = fs.realpathSync(fs.mkdtempSync(join(tmpdir(), 'berth-library-')));
-  root = join(base, 'recordings');
-  fs.mkdirSync(root);
-  [libraries, removals, gone, errors, scans] = [[], [], [], [], []];
-  scanning = { now: 0, most: 0 };
-  gate = undefined;
-  abouts = { box: { owner: 'acme', metadata: { job: '1' }, createdAt: 0 } };
-});
-afterEach(async () => {
-  for (const library of libraries) await library.close();
-  fs.rmSync(base, { recursive: true });
-});
-
-const log: Log = {
-  info: () => {},
-  warn: (_, message) => errors.push(message),
-  error: (_, message) => errors.push(message),
-};
-
-async function scan(file: OpenedFile): Promise<MediaFacts> {
-  scanning.now += 1;
-  scanning.most = Math.max(scanning.most, scanning.now);
-  const bytes = await buffer(file.stream(0, file.size - 1));
-  await gate;
-  scanning.now -= 1;
-  scans.push(bytes.toString());
-  if (bytes.toString() === 'bad disk') throw new Error('EIO');
-  return {
-    durationMs: bytes.length * 100,
-    frames: bytes.length,
-    headerBytes: 1,
-    clusters: 1,
-    frameBytes: bytes.length,
-  };
-}
-
-async function opened(options: Partial<LibraryOptions> = {}): Promise<Library> {
-  const library = await Library.open({
-    storage: new DiskStorage(root, { inUse: () => false }),
-    indexFile: join(base, 'index.jsonl'),
-    scan,
-    about: (id) => abouts[id],
-    onRemoved: (removal) => removals.push(removal),
-    onGone: async (name) => void gone.push(name.filename),
-    log,
-    ...options,
-  });
-  libraries.push(library);
-  return library;
-}
-
-/** One that has seen what is there and has looked into it. */
-async function started(options: Partial<LibraryOptions> = {}): Promise<Library> {
-  const library = await opened(options);
-  await library.start();
-  await library.settled();
-  return library;
-}
-
-/** Its last write was a minute ago. */
-function put(filename: string, content = '0123456789', id = 'box'): string {
-  fs.mkdirSync(join(root, id), { recursive: true });
-  const path = join(root, id, filename);
-  fs.writeFileSync(path, content);
-  fs.utimesSync(path, new Date(), new Date(Date.now() - 60_000));
-  return path;
-}
-
-function journal(...lines: unknown[]): void {
-  const text = lines.map((line) => (typeof line === 'string' ? line : JSON.stringify(line))).join('\n');
-  fs.writeFileSync(join(root, 'box', `${session()}.jsonl`), `${text}\n`);
-}
-
-const closed = (library: Library) => library.closed().map((entry) => entry.filename);
-const name = (filename: string): SegmentName => {
-  const [, sandboxId = ''] = filename.split('_');
-  return {
-    filename,
-    sandboxId,
-    sessionId: filename.split('_seg')[0] as string,
-    segment: Number(filename.slice(-7, -4)),
-  };
-};
+aroundEach();
 
 describe('A library that is started', () => {
   it('looks into what is on disk, with what journal and sandbox say of it', async () => {
@@ -145,7 +62,7 @@ describe('A library that is started', () => {
     put(segment(0));
     const first = await started();
     await first.close();
-    abouts = {};
+    delete abouts.box;
     const second = await started();
     assert.deepEqual(second.closed(), first.closed());
     assert.equal(second.find(segment(0))?.owner, 'acme', 'also when the sandbox is forgotten');
@@ -174,7 +91,7 @@ describe('A library that is started', () => {
       join(base, 'index.jsonl'),
       `${lines[0]}\n{"filename":"../../etc/passwd"}\nnull\n${lines[1]}\n${lines[2]?.slice(0, 40)}`,
     );
-    scans = [];
+    scans.length = 0;
     assert.equal(closed(await started()).length, 3);
     assert.equal(scans.length, 1);
   });
@@ -359,7 +276,7 @@ describe('A library that looks on', () => {
 
   it('gives a new sandbox nothing of the files that an earlier one of its id left', async () => {
     put(segment(0));
-    abouts = { box: { owner: 'newcomer', metadata: {}, createdAt: Date.now() + 60_000 } };
+    abouts.box = { owner: 'newcomer', metadata: {}, createdAt: Date.now() + 60_000 };
     const library = await opened();
     library.saw('box', { sessionId: session('box', '120000'), segment: 0 });
     put(segment(0, 'box', '120000'));
@@ -411,135 +328,3 @@ describe('Removing', () => {
     assert.ok(!fs.existsSync(join(root, 'box')));
   });
 });
-
-describe('With an archive', () => {
-  it('is the queue of what the archive has not, oldest first, and lets the disk go of what it has', async () => {
-    const archive = new FakeArchive();
-    for (const n of [0, 1]) put(segment(n));
-    let now = Date.now();
-    const library = await started({ archive, now: () => now });
-    assert.deepEqual(
-      library.pending().map((one) => one.segment),
-      [0, 1],
-    );
-    const [oldest] = library.pending() as [Segment];
-    const file = await library.openLocal(oldest);
-    assert.equal(file?.size, 10);
-    await file?.close();
-    archive.kept.set(oldest.filename, oldest);
-    assert.equal(await library.archived(oldest), true);
-    assert.deepEqual(
-      library.pending().map((one) => one.segment),
-      [1],
-    );
-    assert.deepEqual(library.evictable(1000), []);
-    now += 1000;
-    assert.deepEqual(
-      library.evictable(1000).map((one) => one.segment),
-      [0],
-    );
-    await library.evict(oldest);
-    assert.ok(!fs.existsSync(join(root, 'box', segment(0))));
-    await library.sweep();
-    assert.equal(library.find(segment(0))?.onDisk, false);
-    const fromArchive = await library.open(oldest);
-    assert.equal((await buffer((fromArchive as OpenedFile).stream(0, 9))).toString(), 'archived');
-    assert.equal(await library.remove(oldest, 'deleted'), true);
-    assert.deepEqual([...archive.kept], []);
-    assert.equal(await library.archived(oldest), false, 'what was deleted meanwhile has to go there too');
-  });
-
-  it('learns from the archive what the index does not know, and looks into nothing that the archive has', async () => {
-    const archive = new FakeArchive();
-    for (const n of [0, 1]) put(segment(n));
-    const first = await started({ archive });
-    for (const one of first.pending()) archive.kept.set(one.filename, one);
-    await first.close();
-    for (const file of ['index.jsonl', `recordings/box/${segment(0)}`]) fs.rmSync(join(base, file));
-    scans = [];
-    const second = await started({ archive });
-    assert.deepEqual(
-      second.closed().map((entry) => [entry.segment, entry.onDisk, entry.archivedAt !== undefined]),
-      [
-        [1, true, true],
-        [0, false, true],
-      ],
-    );
-    assert.deepEqual(scans, []);
-  });
-
-  it('asks again until the archive has answered, and lists what is on disk meanwhile', async () => {
-    const archive = new FakeArchive();
-    archive.failing = true;
-    put(segment(0));
-    const library = await started({ archive });
-    assert.deepEqual(closed(library), [segment(0)]);
-    archive.failing = false;
-    archive.kept.set(segment(5), { ...(library.find(segment(0)) as Segment), ...name(segment(5)) });
-    await library.sweep();
-    assert.equal(library.closed().length, 2);
-  });
-
-  it('removes nothing when the archive has it and cannot be asked', async () => {
-    const archive = new FakeArchive();
-    put(segment(0));
-    const library = await started({ archive });
-    await library.archived(name(segment(0)));
-    archive.failing = true;
-    await assert.rejects(library.remove(name(segment(0)), 'deleted'), /away/);
-    assert.deepEqual(closed(library), [segment(0)]);
-    assert.ok(fs.existsSync(join(root, 'box', segment(0))));
-  });
-});
-
-function hold(): () => void {
-  let release = (): void => {};
-  gate = new Promise((resolve) => {
-    release = resolve;
-  });
-  return release;
-}
-
-function counting(storage: Storage): Storage & { calls: { names: number } } {
-  const calls = { names: 0 };
-  return {
-    calls,
-    folders: () => storage.folders(),
-    names: (id) => {
-      calls.names += 1;
-      return storage.names(id);
-    },
-    find: (id, filename) => storage.find(id, filename),
-    open: (id, filename) => storage.open(id, filename),
-    remove: (id, filename) => storage.remove(id, filename),
-    journal: (id, sessionId) => storage.journal(id, sessionId),
-    removeJournal: (id, sessionId) => storage.removeJournal(id, sessionId),
-  };
-}
-
-class FakeArchive implements Archive {
-  readonly kept = new Map<string, Segment>();
-  failing = false;
-  async check() {}
-  async put() {}
-  async *list() {
-    this.#ask();
-    yield* this.kept.values();
-  }
-  async open({ filename }: SegmentName): Promise<OpenedFile | undefined> {
-    this.#ask();
-    if (!this.kept.has(filename)) return undefined;
-    const { Readable } = await import('node:stream');
-    return { size: 8, createdAt: 0, stream: () => Readable.from([Buffer.from('archived')]), close: async () => {} };
-  }
-  async remove({ filename }: SegmentName) {
-    this.#ask();
-    return this.kept.delete(filename);
-  }
-  async link() {
-    return '';
-  }
-  #ask(): void {
-    if (this.failing) throw new Error('the archive is away');
-  }
-}

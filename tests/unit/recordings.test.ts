@@ -249,6 +249,11 @@ describe('recording routes', () => {
       'a NUL': `${segment(0)}%00`,
       'a NUL before the extension': segment(0).replace('.', '%00.'),
       'another extension': 'x.mp4',
+      'letters that look alike': encodeURIComponent(
+        segment(0).replace('vnc', '\u{ff56}nc').replace('box', 'b\u{43e}x'),
+      ),
+      'digits that look alike': encodeURIComponent(segment(0).replace('20251116', '\u{0662}0251116')),
+      'a slash that looks alike': encodeURIComponent(`..\u{2215}${segment(0)}`),
       'a segment with another extension': segment(0).replace('mkv', 'mp4'),
       'a malformed escape': '%zz',
       'a segment with a malformed escape': `${segment(0)}%`,
