@@ -90,7 +90,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   const posters = new Posters(join(config.dataDir, 'posters'), poster);
   const library = await Library.open({
     storage: new DiskStorage(join(config.dataDir, 'recordings'), {
-      inUse: (id) => sandboxes.find(id)?.ended === undefined,
+      // Everything that lives is known since it was adopted.
+      inUse: (id) => about(id) !== undefined && sandboxes.find(id)?.ended === undefined,
     }),
     indexFile: join(config.dataDir, 'recordings.index.jsonl'),
     scan,

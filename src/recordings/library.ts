@@ -56,6 +56,8 @@ const SWEEP_EVERY_MS = 10_000;
 const SCANS = 2;
 /** How long a list waits for files to be closed that a recorder has just finished, in milliseconds. */
 const CLOSING_MS = 500;
+/** How long the end of the service waits for the same, in milliseconds. */
+const LAST_CLOSING_MS = 5000;
 /** Who copies a file into a folder by hand is taken to be done when it was not written to for this long, in milliseconds. */
 const SETTLED_MS = 10_000;
 
@@ -77,6 +79,7 @@ export class Library implements UploadQueue {
   #timer: NodeJS.Timeout | undefined;
   /** The index began empty, and the archive has yet to say what it has. */
   #archiveUnknown = false;
+  #asking: Promise<void> | undefined;
 
   private constructor(options: LibraryOptions, index: RecordingIndex) {
     this.#options = options;
@@ -136,7 +139,7 @@ export class Library implements UploadQueue {
 
   /** Files that are being written, with their sizes now, and those that wait to be looked into; in no particular order. */
   async unread(sandboxId?: string): Promise<Unread[]> {
-    await this.#justFinished();
+    await this.#justFinished(CLOSING_MS);
     const folders = await this.#shelf.grown(sandboxId);
     return folders.flatMap(([id, folder]) =>
       [...folder.unclosed.values()].map((file) => ({
@@ -251,8 +254,10 @@ export class Library implements UploadQueue {
     while (this.#running.size > 0) await Promise.all(this.#running);
   }
 
-  /** Stops looking. What waits to be looked into is left to the next start. */
+  /** Stops looking. Files that recorders have just finished are still closed; others that wait are left to the next start. */
   async close(): Promise<void> {
+    // By the next start nobody may remember whose they are.
+    await this.#justFinished(LAST_CLOSING_MS);
     this.#stopping.abort();
     clearTimeout(this.#timer);
     await this.settled();
@@ -262,35 +267,34 @@ export class Library implements UploadQueue {
   #sweepLater(): void {
     if (this.#stopping.signal.aborted) return;
     this.#timer = setTimeout(() => {
-      const done = (): void => this.#sweepLater();
-      this.sweep()
-        .catch((err: unknown) => this.#options.log.error({ err }, 'could not look for recordings'))
-        .then(done, done);
+      this.#track(this.sweep()).finally(() => this.#sweepLater());
     }, SWEEP_EVERY_MS);
     this.#timer.unref();
   }
 
-  /** Until it has answered once. */
-  async #askArchive(): Promise<void> {
-    if (!this.#archiveUnknown) return;
-    try {
-      await this.refresh();
-      this.#archiveUnknown = false;
-    } catch (err) {
-      if (this.#stopping.signal.aborted) return;
-      this.#options.log.error(
-        { err },
-        'the archive cannot be asked for its recordings: those that are only there are not listed',
-      );
-    }
+  /** Until it has answered once. Who asks meanwhile shares the answer. */
+  #askArchive(): Promise<void> {
+    if (!this.#archiveUnknown) return Promise.resolve();
+    this.#asking ??= this.refresh()
+      .then(() => {
+        this.#archiveUnknown = false;
+      })
+      .catch((err: unknown) => {
+        const what = 'the archive cannot be asked for its recordings: those that only it has are not listed';
+        if (!this.#stopping.signal.aborted) this.#options.log.error({ err }, what);
+      })
+      .finally(() => {
+        this.#asking = undefined;
+      });
+    return this.#asking;
   }
 
-  /** What a recorder finished a moment ago is about to be closed, and worth a moment's wait. */
-  async #justFinished(): Promise<void> {
+  /** Waits, but not longer, for files to be closed that a recorder has just finished. */
+  async #justFinished(atMostMs: number): Promise<void> {
     if (this.#urgent.size === 0) return;
     let timer: NodeJS.Timeout | undefined;
     const enough = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, CLOSING_MS);
+      timer = setTimeout(resolve, atMostMs);
     });
     await Promise.race([Promise.all(this.#urgent), enough]);
     clearTimeout(timer);
