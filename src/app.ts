@@ -41,11 +41,10 @@ export interface App {
   close(stopSandboxes: boolean): Promise<void>;
 }
 
-const NOT_YET = 'src/recordings/matroska.ts, export.ts, media.ts and the recorder bring it';
+const NOT_YET = 'src/recordings/matroska.ts, export.ts and media.ts bring it';
 /** Stand-ins until those files are merged; their imports replace these lines. */
 const scan = async () => ({ durationMs: 0, frames: 0, headerBytes: 0, clusters: 0, frameBytes: 0 });
 const poster = (): Promise<Buffer> => Promise.reject(new Error(NOT_YET));
-const cut = (): Promise<void> => Promise.reject(new Error(NOT_YET));
 const exportMkv: ExportMkv = () => Promise.reject(new Error(NOT_YET));
 const toMp4 = (mkv: Readable): Readable => mkv;
 
@@ -100,7 +99,15 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     onGone: (name) => posters.remove(name),
     log,
   });
-  const recordings = new Recordings({ library, posters, about, cut, exportMkv, toMp4, log });
+  const recordings = new Recordings({
+    library,
+    posters,
+    about,
+    cut: (id) => sandboxes.cutRecording(id),
+    exportMkv,
+    toMp4,
+    log,
+  });
   await sandboxes.adopt();
   await library.start();
   await posters.sweep((filename) => library.find(filename) !== undefined);

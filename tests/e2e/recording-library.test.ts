@@ -43,6 +43,8 @@ describe('The library of recordings', () => {
       assert.equal(seen.frames, file.frames);
       assert.ok(Math.abs(seen.duration - (file.durationSeconds as number)) < 0.3, `${seen.duration} s`);
       assert.ok(Math.abs(Date.parse(file.endedAt as string) - Date.parse(file.startedAt) - seen.duration * 1000) < 300);
+      assert.equal(file.reason, 'full');
+      assert.ok((file.droppedFrames as number) >= 0);
       const { playable, sandboxId, storage, metadata } = file;
       assert.deepEqual([playable, sandboxId, storage], [true, sandbox.sandboxId, 'disk']);
       assert.deepEqual(metadata, { job: '42' });
