@@ -16,7 +16,7 @@ import { Counters } from './core/counters.ts';
 import { AppError } from './core/errors.ts';
 import { Events } from './core/events.ts';
 import type { SandboxInfo } from './core/live.ts';
-import { hasEnded, type SandboxSpec } from './core/sandbox.ts';
+import { hasEnded } from './core/sandbox.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
@@ -85,24 +85,12 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     saw: (info) => library.saw(info.spec.id, writingOf(info)),
     log,
   });
-  const about = (id: string): SandboxSpec | undefined => sandboxes.find(id)?.spec;
   const posters = new Posters(join(config.dataDir, 'posters'), poster);
-  const library = await Library.open({
-    storage: new DiskStorage(join(config.dataDir, 'recordings'), {
-      // Everything that lives is known since it was adopted.
-      inUse: (id) => about(id) !== undefined && sandboxes.find(id)?.ended === undefined,
-    }),
-    indexFile: join(config.dataDir, 'recordings.index.jsonl'),
-    scan,
-    about,
-    onRemoved: (gone) => events.recordingRemoved(gone.sandboxId, gone.owner, gone.filename, gone.reason),
-    onGone: (name) => posters.remove(name),
-    log,
-  });
+  const library = await openLibrary(config, sandboxes, events, posters, log);
   const recordings = new Recordings({
     library,
     posters,
-    about,
+    about: (id) => sandboxes.find(id)?.spec,
     cut: (id) => sandboxes.cutRecording(id),
     exportMkv,
     toMp4,
@@ -180,6 +168,29 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       await driver.close?.().catch((err: unknown) => log.error({ err }, 'the driver could not tidy up'));
     },
   };
+}
+
+/** To be started when all live sandboxes are known. */
+function openLibrary(
+  config: Config,
+  sandboxes: Sandboxes,
+  events: Events,
+  posters: Posters,
+  log: Logger,
+): Promise<Library> {
+  const isLive = (id: string): boolean => {
+    const info = sandboxes.find(id);
+    return info !== undefined && info.ended === undefined;
+  };
+  return Library.open({
+    storage: new DiskStorage(join(config.dataDir, 'recordings'), { inUse: isLive }),
+    indexFile: join(config.dataDir, 'recordings.index.jsonl'),
+    scan,
+    about: (id) => sandboxes.find(id)?.spec,
+    onRemoved: ({ sandboxId, owner, filename, reason }) => events.recordingRemoved(sandboxId, owner, filename, reason),
+    onGone: (name) => posters.remove(name),
+    log,
+  });
 }
 
 /** What the recorder of a sandbox is writing; nothing once it has ended, whatever it said last. */

@@ -85,7 +85,10 @@ export class Library implements UploadQueue {
     this.#options = options;
     this.#index = index;
     this.#now = options.now ?? Date.now;
-    this.#shelf = new Shelf(options.storage, index, (entry) => this.#forget(entry), this.#now);
+    const onUnreadable = (sandboxId: string, err: unknown): void =>
+      options.log.error({ sandboxId, err }, 'could not read a folder of recordings');
+    const events = { onGone: (entry: Entry) => void this.#forget(entry), onUnreadable };
+    this.#shelf = new Shelf(options.storage, index, events, this.#now);
   }
 
   /** Reads the index. {@link start} compares it with what is there. Rejects when the index's file can be neither read nor made. */

@@ -32,6 +32,14 @@ export interface Folder {
   journal: { readonly sessionId: string; readonly lines: ReadonlyMap<number, JournalLine> } | undefined;
 }
 
+/** Listeners of a {@link Shelf}. */
+export interface ShelfEvents {
+  /** The entry's file is nowhere any more: it has to go from the index. */
+  onGone(entry: Entry): void;
+  /** A folder could not be read; it is tried again at the next look. */
+  onUnreadable(sandboxId: string, err: unknown): void;
+}
+
 /** A folder's time of change moves in steps, so one that has changed this recently may yet change unseen, in milliseconds. */
 const UNSURE_MS = 2000;
 
@@ -41,15 +49,14 @@ export class Shelf {
   readonly #folders = new Map<string, Folder>();
   readonly #storage: Storage;
   readonly #index: RecordingIndex;
-  readonly #onGone: (entry: Entry) => void;
+  readonly #events: ShelfEvents;
   readonly #now: () => number;
 
-  /** `onGone` hears of entries that are nowhere any more, and takes them from the index. */
-  constructor(storage: Storage, index: RecordingIndex, onGone: (entry: Entry) => void, now: () => number) {
+  constructor(storage: Storage, index: RecordingIndex, events: ShelfEvents, now: () => number) {
     this.folders = this.#folders;
     this.#storage = storage;
     this.#index = index;
-    this.#onGone = onGone;
+    this.#events = events;
     this.#now = now;
   }
 
@@ -107,7 +114,7 @@ export class Shelf {
 
   /** The file is not on disk any more. */
   lost(entry: Entry): void {
-    if (entry.archivedAt === undefined) this.#onGone(entry);
+    if (entry.archivedAt === undefined) this.#events.onGone(entry);
     else this.#index.put({ ...entry, onDisk: false });
   }
 
@@ -118,16 +125,27 @@ export class Shelf {
       found.add(sandboxId);
       const folder = this.#made(sandboxId);
       if (folder.changedAt === changedAt) continue;
-      await this.read(sandboxId);
-      folder.changedAt = this.#now() - changedAt > UNSURE_MS ? changedAt : undefined;
+      const isRead = await this.#tried(sandboxId);
+      folder.changedAt = isRead && this.#now() - changedAt > UNSURE_MS ? changedAt : undefined;
     }
     const onDisk = [...this.#index.sandboxes()].filter((id) => this.#index.of(id).some((entry) => entry.onDisk));
     for (const id of new Set([...onDisk, ...this.#folders.keys()])) {
       if (found.has(id)) continue;
-      await this.read(id);
+      await this.#tried(id);
       const folder = this.#folders.get(id);
       if (folder && !folder.writing && !folder.closing && folder.unclosed.size === 0) this.#folders.delete(id);
     }
+  }
+
+  /** One folder that cannot be read must not keep us from the others. */
+  #tried(sandboxId: string): Promise<boolean> {
+    return this.read(sandboxId).then(
+      () => true,
+      (err: unknown) => {
+        this.#events.onUnreadable(sandboxId, err);
+        return false;
+      },
+    );
   }
 
   /** Compares the names in one folder with the index. One reading after the other: what came first must not overrule what came later. */

@@ -127,6 +127,24 @@ describe('A library that is started', () => {
     assert.deepEqual(closed(await started()), [segment(0)]);
   });
 
+  it('is not kept from the others by a folder that cannot be read', async () => {
+    for (const id of ['a', 'box', 'c']) put(segment(0, id), 'x', id);
+    const storage = new DiskStorage(root);
+    const names = storage.names.bind(storage);
+    let failing = true;
+    storage.names = async (id) => {
+      if (id === 'box' && failing) throw new Error('EIO');
+      return names(id);
+    };
+    const library = await started({ storage });
+    assert.deepEqual(closed(library).sort(), [segment(0, 'a'), segment(0, 'c')]);
+    assert.deepEqual(errors, ['could not read a folder of recordings']);
+    failing = false;
+    await library.sweep();
+    await library.settled();
+    assert.equal(closed(library).length, 3);
+  });
+
   it('tries what could not be read again at the next sweep', async () => {
     const path = put(segment(0), 'bad disk');
     const library = await started();
