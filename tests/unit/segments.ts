@@ -25,7 +25,8 @@ export interface TestVideo {
 /** The recorder's own command line with a test picture where the desktop would be. */
 export function recording(folder: string, session: string, video: TestVideo): ChildProcess {
   const { width = 160, height = 90, fps = 10, segmentSeconds = 2, seconds, live = false } = video;
-  const args = recorderArgs({ display: 0, width, height, fps, segmentSeconds, firstSegment: 0, session });
+  const picture = { display: 0, width, height, fps, scale: 1, quality: 'medium', cursor: true } as const;
+  const args = recorderArgs({ ...picture, segmentSeconds, firstSegment: 0, session });
   const from = args.indexOf('x11grab') - 1;
   const to = args.indexOf('-i') + 2;
   const source = ['-f', 'lavfi', '-i', `testsrc2=s=${width}x${height}:r=${fps}:d=${seconds}`];
