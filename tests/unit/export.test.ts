@@ -165,10 +165,13 @@ describe('exportMkv', () => {
     await writeFile(empty, '');
     const cut = copyOf(segments[0] as string);
     truncateSync(cut, 300);
+    const noFrame = copyOf(segments[0] as string);
+    truncateSync(noFrame, (await closed(noFrame)).facts.headerBytes + 100);
     const gone: ExportSegment = { open: async () => undefined };
     const useless = [
       await closed(empty),
       await closed(cut),
+      await closed(noFrame),
       gone,
       { open: () => openFile(empty) },
       { open: () => openFile(cut) },
@@ -230,6 +233,35 @@ describe('exportMkv', () => {
       await assert.rejects(reading, /Segment 2 of 2 is not what it was when it was closed\. [A-Z].*\.$/, how);
       assert.ok(bytes <= (length as number), `${how}: ${bytes} of ${length}`);
     }
+    await noneOpen();
+  });
+
+  it('fails when what is still written is another recording by now', LIMIT, async () => {
+    const path = copyOf(segments[1] as string);
+    const { stream } = await exportMkv([await closed(segments[0] as string), { open: () => openFile(path) }]);
+    copyFileSync(join(folder, 'other_seg000.mkv'), path);
+    await assert.rejects(buffer(stream), /Segment 2 of 2 is not what it was/);
+    await noneOpen();
+  });
+
+  it('closes a file that is opened only after its reader has gone', LIMIT, async () => {
+    const path = segments[0] as string;
+    const { facts } = await closed(path);
+    let opened = 0;
+    const slow: ExportSegment = {
+      facts,
+      open: async () => {
+        opened += 1;
+        if (opened > 1) await sleep(200);
+        return openFile(path);
+      },
+    };
+    const { stream } = await exportMkv([slow]);
+    stream.resume();
+    await sleep(50);
+    assert.equal(opened, 2);
+    stream.destroy();
+    await new Promise((resolve) => stream.once('close', resolve));
     await noneOpen();
   });
 

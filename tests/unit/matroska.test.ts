@@ -147,6 +147,16 @@ describe('scan', () => {
     assert.equal(openBelow(folder), 0);
   });
 
+  it('asks nothing of an empty file but to be closed', async () => {
+    let closed = false;
+    const close = async (): Promise<void> => {
+      closed = true;
+    };
+    const stream = () => assert.fail('an empty range');
+    assert.deepEqual(await scan({ size: 0, createdAt: 0, stream, close }), NOTHING);
+    assert.ok(closed);
+  });
+
   it('rejects when the file cannot be read', async () => {
     const broken = Readable.from(
       (async function* () {
@@ -282,6 +292,16 @@ describe('readMatroska', () => {
       assert.match(damageOf(parts), /^[A-Z].*\.$/);
       assert.deepEqual(await scanBytes(bytes), NOTHING);
     }
+  });
+
+  it('does not believe a header whose parts are larger than it', async () => {
+    const whole = file([element(0x86, Buffer.from('V_TEST'))], element(ID.cluster, time(0), frame(0)));
+    const entry = whole.indexOf(idBytes(ID.trackEntry), whole.indexOf(idBytes(ID.tracks)) + 4);
+    const bytes = Buffer.from(whole);
+    bytes[entry + 8] = (bytes[entry + 8] as number) + 1;
+    assert.match(damageOf(await partsOf(pieces(bytes, 4096))), /larger than the one around it/);
+    assert.equal((await scanBytes(whole)).frames, 1);
+    assert.deepEqual(await scanBytes(bytes), NOTHING);
   });
 
   it('keeps what is before a part that the disk lost', async () => {
