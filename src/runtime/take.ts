@@ -1,6 +1,7 @@
 import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseSegmentName, type SegmentReason, segmentFile } from '../core/recording.ts';
 import type { Child } from './processes.ts';
 
@@ -8,6 +9,8 @@ import type { Child } from './processes.ts';
 const SILENT_MS = 10_000;
 /** How long the first frame is waited for, in milliseconds. */
 const FIRST_FRAME_MS = 3000;
+/** How often it is looked for the next file, in milliseconds. */
+const NEXT_FILE_MS = 20;
 
 export interface TakeOptions {
   readonly folder: string;
@@ -29,6 +32,9 @@ export class Take {
   ending: SegmentReason | undefined;
   readonly #options: TakeOptions;
   #segment: number;
+  #gone = false;
+  /** Closed segments are noted one after the other. */
+  #noting: Promise<void> = Promise.resolve();
   /** Frames that it had no time to take or to write, since its start. */
   #dropped = 0;
   #droppedBefore = 0;
@@ -54,7 +60,11 @@ export class Take {
     // Its standard output is the list of closed segments: "vnc_x_20251116_103022_seg000.mkv,0.000000,60.000000".
     onLines(child.process.stdout as Readable, (line) => this.#onClosed(line.split(',')[0] ?? ''));
     // Not 'exit': what it said last may still be in the pipe.
-    this.closed = new Promise((resolve) => child.process.once('close', resolve)).then(() => this.#onGone());
+    this.closed = new Promise((resolve) => child.process.once('close', resolve)).then(async () => {
+      this.#gone = true;
+      await this.#noting;
+      this.#onGone();
+    });
   }
 
   /** Number of the segment that is being written. */
@@ -65,8 +75,15 @@ export class Take {
   #onClosed(filename: string): void {
     const name = parseSegmentName(filename);
     if (name?.sessionId !== this.#options.session) return;
-    this.#note(name.segment, this.ending ?? 'full');
-    this.#segment = name.segment + 1;
+    this.#noting = this.#noting.then(() => this.#closed(name.segment));
+  }
+
+  /** ffmpeg says so just before it writes the last bytes, and opens the next one after them. */
+  async #closed(segment: number): Promise<void> {
+    const next = join(this.#options.folder, segmentFile(this.#options.session, segment + 1));
+    while (!this.#gone && !existsSync(next)) await sleep(NEXT_FILE_MS);
+    this.#note(segment, this.ending ?? 'full');
+    this.#segment = segment + 1;
     if (!this.ending) this.#options.onSegment();
   }
 
