@@ -3,7 +3,6 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { Launcher } from 'chrome-launcher';
 import { type Logger, pino } from 'pino';
@@ -21,9 +20,12 @@ import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
 import { Gateway } from './gateway/server.ts';
+import { exportMkv } from './recordings/export.ts';
 import { Library } from './recordings/library.ts';
+import { scan } from './recordings/matroska.ts';
+import { poster, toMp4 } from './recordings/media.ts';
 import { Posters } from './recordings/posters.ts';
-import { type ExportMkv, Recordings } from './recordings/recordings.ts';
+import { Recordings } from './recordings/recordings.ts';
 import { Retention, type RetentionLimits } from './recordings/retention.ts';
 import type { Writing } from './recordings/shelf.ts';
 import { EmbeddedRegistry } from './registry/embedded.ts';
@@ -40,13 +42,6 @@ export interface App {
   /** Stops in the reverse order of the start. `stopSandboxes` ends them too; otherwise they live on by their own clocks. */
   close(stopSandboxes: boolean): Promise<void>;
 }
-
-const NOT_YET = 'src/recordings/matroska.ts, export.ts and media.ts bring it';
-/** Stand-ins until those files are merged; their imports replace these lines. */
-const scan = async () => ({ durationMs: 0, frames: 0, headerBytes: 0, clusters: 0, frameBytes: 0 });
-const poster = (): Promise<Buffer> => Promise.reject(new Error(NOT_YET));
-const exportMkv: ExportMkv = () => Promise.reject(new Error(NOT_YET));
-const toMp4 = (mkv: Readable): Readable => mkv;
 
 /** How often it is looked for downloads of sandboxes that the service has forgotten, in milliseconds. */
 const FORGET_EVERY_MS = 60_000;
