@@ -1,0 +1,3 @@
+import { again } from './again.ts';
+
+await again('recording library', () => import('../recording-library.test.ts'));
