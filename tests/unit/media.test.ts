@@ -26,7 +26,13 @@ before(async () => {
 
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-afterEach(() => waitFor(() => children().length === 0, 'every ffmpeg is gone'));
+/** Those that a test may have left when it failed. */
+const sources: Readable[] = [];
+
+afterEach(async () => {
+  for (const source of sources.splice(0)) source.destroy();
+  await waitFor(() => children().length === 0, 'every ffmpeg is gone');
+});
 
 /** Our own children named ffmpeg, dead ones that nobody has asked for included. */
 function children(): number[] {
@@ -49,6 +55,7 @@ async function waitFor(holds: () => boolean, what: string): Promise<void> {
 function stalled(): Readable {
   const source = new Readable({ read: () => {} });
   source.push(readFileSync(video).subarray(0, 100_000));
+  sources.push(source);
   return source;
 }
 
@@ -95,6 +102,8 @@ describe('toMp4', () => {
     const entries = 'stream=duration:format=duration';
     const shown = execFileSync('ffprobe', ['-v', 'error', '-show_entries', entries, '-of', 'csv=p=0', path]).toString();
     assert.deepEqual(shown.trim().split('\n').map(Number), [30, 30]);
+    // That of the track, in the milliseconds of the movie: ffprobe does not look at it, others do.
+    assert.equal(bytes.readUInt32BE(bytes.indexOf('tkhd') + 24), 30_000);
     await writeFile(path, bytes);
     assert.deepEqual(await decoded(path), await decoded(video));
     // In pieces of any size.
@@ -142,6 +151,7 @@ describe('toMp4', () => {
     cut.destroy();
     await ended;
     const gone = stalled().destroy();
+    await new Promise((resolve) => gone.once('close', resolve));
     await assert.rejects(buffer(toMp4(gone)), /ffmpeg|ended/);
     await assert.rejects(buffer(toMp4(createReadStream(join(folder, 'nothing.mkv')))), /ENOENT/);
   });
