@@ -48,7 +48,10 @@ RUN npm prune --omit=dev --no-audit --no-fund \
 # --- the service -----------------------------------------------------------------------------------------------------
 FROM debian:trixie-slim
 RUN apt-get update \
- && apt-get install -y --no-install-recommends tini ca-certificates \
+ && apt-get install -y --no-install-recommends tini ca-certificates ffmpeg \
+# ffmpeg is for pictures of recordings and for MP4. Mesa's drivers, which come along, it does without.
+ && rm -rf /usr/lib/*-linux-gnu/libLLVM* /usr/lib/*-linux-gnu/libz3.* /usr/lib/*-linux-gnu/libgallium* \
+      /usr/lib/*-linux-gnu/dri /usr/lib/*-linux-gnu/gbm \
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
  && apt-get clean \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/* \
@@ -61,8 +64,8 @@ COPY --from=build /build/node_modules node_modules
 COPY --from=build /build/dist dist
 COPY package.json openapi.yaml ./
 COPY runtime-image/seccomp.json runtime-image/seccomp.json
-# It must fail here, not in front of a user: the front's binary loads, and noVNC is there.
-RUN node -e "require('uWebSockets.js').App()" && test -f node_modules/@novnc/novnc/core/rfb.js
+# It must fail here, not in front of a user: the front's binary loads, ffmpeg starts, and noVNC is there.
+RUN ffmpeg -loglevel error -version >/dev/null && node -e "require('uWebSockets.js').App()" && test -f node_modules/@novnc/novnc/core/rfb.js
 
 LABEL org.opencontainers.image.title="Berth" \
       org.opencontainers.image.description="Self-hosted browser sandboxes" \
