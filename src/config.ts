@@ -7,6 +7,8 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { type ArchiveConfig, archiveContradiction, archiveSettings } from './config/archive.ts';
+import { parseAddress, parseInteger, parseWord, type Setting } from './config/setting.ts';
 import type { ApiKey } from './core/access.ts';
 
 /** A setting that stops the start: one sentence that names it and says what is wrong. Never holds a key. */
@@ -22,7 +24,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 
 /** The settings, parsed, checked and frozen. */
-export interface Config {
+export interface Config extends ArchiveConfig {
   /** Address to listen on; loopback unless there are keys. */
   readonly host: string;
   /** TCP port; 0 takes any free one. */
@@ -64,18 +66,6 @@ export interface Config {
   readonly startTimeoutSeconds: number;
   /** What happens to running sandboxes when the service is asked to end. */
   readonly onExit: 'stop' | 'keep' | undefined;
-}
-
-/** One row of the table. `parse` throws the rest of the sentence that begins with the setting's name. */
-export interface Setting<T = unknown> {
-  readonly name: string;
-  /** The text that stands for an unset or empty variable. */
-  readonly default: string;
-  /** How the default reads in the table where `default` itself says too little. */
-  readonly defaultShown?: string;
-  readonly meaning: string;
-  readonly danger: string;
-  readonly parse: (text: string) => T;
 }
 
 /**
@@ -209,7 +199,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     defaultShown: 'the address of the request',
     meaning: 'The http or https address that clients use, put into the URLs of answers.',
     danger: 'A wrong one hands out URLs, with credentials in them, that lead elsewhere.',
-    parse: parsePublicUrl,
+    parse: (text) => parseAddress(text, 'https://berth.example.com'),
   },
   maxSandboxes: {
     name: 'BERTH_MAX_SANDBOXES',
@@ -278,6 +268,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     danger: '`keep` leaves browsers running with nobody to reach them until then.',
     parse: (text) => (text === '' ? undefined : parseWord(text, ['stop', 'keep'] as const)),
   },
+  ...archiveSettings,
 };
 
 /** Every setting, in the order of the README's table. */
@@ -325,7 +316,20 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     logLevel: read('logLevel'),
     startTimeoutSeconds: read('startTimeoutSeconds'),
     onExit: read('onExit'),
+    s3Bucket: read('s3Bucket'),
+    s3Endpoint: read('s3Endpoint'),
+    s3Region: read('s3Region'),
+    s3Prefix: read('s3Prefix'),
+    s3AccessKeyId: read('s3AccessKeyId'),
+    s3SecretAccessKey: read('s3SecretAccessKey'),
+    s3PathStyle: read('s3PathStyle'),
+    s3Sse: read('s3Sse'),
+    s3SseKey: read('s3SseKey'),
+    s3LocalSeconds: read('s3LocalSeconds'),
+    s3Redirect: read('s3Redirect'),
   };
+  const contradiction = archiveContradiction(config);
+  if (contradiction) throw new ConfigError(contradiction);
   if (config.apiKeys.length === 0 && !isLoopback(config.host)) {
     throw new ConfigError(
       `BERTH_HOST is ${config.host}, which others can reach, but BERTH_API_KEYS is empty, so anybody could use your browsers; set keys or listen on 127.0.0.1.`,
@@ -381,18 +385,6 @@ function parseHost(text: string): string {
   throw new Error('must be an IP address or a host name, without scheme and port');
 }
 
-function parseInteger(text: string, min: number, max: number): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= min && value <= max) return value;
-  throw new Error(`must be a whole number from ${min} to ${max}, not ${JSON.stringify(text)}`);
-}
-
-function parseWord<T extends string>(text: string, words: readonly T[]): T {
-  const word = words.find((candidate) => candidate === text);
-  if (word !== undefined) return word;
-  throw new Error(`must be one of ${words.join(', ')}, not ${JSON.stringify(text)}`);
-}
-
 function parseRunDir(text: string): string {
   const folder = path.resolve(text);
   const bytes = Buffer.byteLength(folder);
@@ -439,18 +431,6 @@ function parseApiKeys(text: string): readonly ApiKey[] {
     return Object.freeze({ tenant, key, role });
   });
   return Object.freeze(keys);
-}
-
-/** The text is not repeated in the failure: it may hold a password. */
-function parsePublicUrl(text: string): string | undefined {
-  if (text === '') return undefined;
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
-    throw new Error('must be an http or https address, such as https://berth.example.com');
-  }
-  if (url.username || url.password || /[?#]/.test(text))
-    throw new Error('must have no user, password, query or fragment');
-  return url.href.replace(/\/+$/, '');
 }
 
 /** Looked at right here because with the local driver the browser is on this machine. */

@@ -55,6 +55,8 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   'ajv-formats': ['src/api/'],
   yaml: ['src/api/'],
   'fluent-ffmpeg': ['src/recordings/media.ts'],
+  '@aws-sdk/client-s3': ['src/storage/'],
+  '@aws-sdk/s3-request-presigner': ['src/storage/'],
   pino: ['src/app.ts', 'cmd/'],
   'chrome-launcher': ['src/app.ts'],
   'openapi-fetch': ['src/client/'],

@@ -24,6 +24,7 @@ export const ERRORS = {
   RANGE_NOT_SATISFIABLE: { code: 3003, status: 416, error: 'range not satisfiable' },
   DOWNLOAD_NOT_FOUND: { code: 3004, status: 404, error: 'download not found' },
   RECORDING_MIXED: { code: 3005, status: 409, error: 'recording mixed' },
+  STORAGE_UNAVAILABLE: { code: 3006, status: 503, error: 'storage unavailable' },
   SHUTTING_DOWN: { code: 5002, status: 503, error: 'shutting down' },
   INTERNAL: { code: 5001, status: 500, error: 'internal error' },
 } as const;

@@ -45,6 +45,17 @@ test('an empty environment gives the defaults, frozen', () => {
     logLevel: 'info',
     startTimeoutSeconds: 60,
     onExit: undefined,
+    s3Bucket: undefined,
+    s3Endpoint: undefined,
+    s3Region: 'us-east-1',
+    s3Prefix: '',
+    s3AccessKeyId: undefined,
+    s3SecretAccessKey: undefined,
+    s3PathStyle: undefined,
+    s3Sse: undefined,
+    s3SseKey: undefined,
+    s3LocalSeconds: 300,
+    s3Redirect: false,
   });
   assert.match(runDir, /\/berth-\d+-[0-9a-f]{8}$/);
   assert.ok(Object.isFrozen(config));
@@ -85,6 +96,17 @@ test('good values arrive parsed', () => {
     BERTH_LOG_LEVEL: 'silent',
     BERTH_START_TIMEOUT_SECONDS: '600',
     BERTH_ON_EXIT: 'keep',
+    BERTH_S3_BUCKET: 'recordings',
+    BERTH_S3_ENDPOINT: 'http://minio:9000/',
+    BERTH_S3_REGION: 'eu-central-1',
+    BERTH_S3_PREFIX: 'berth/prod',
+    BERTH_S3_ACCESS_KEY_ID: 'AKIAEXAMPLE',
+    BERTH_S3_SECRET_ACCESS_KEY: `${KEY}/+=`,
+    BERTH_S3_PATH_STYLE: 'false',
+    BERTH_S3_SSE: 'aws:kms',
+    BERTH_S3_SSE_KEY: 'arn:aws:kms:eu-central-1:111122223333:key/1234abcd',
+    BERTH_S3_LOCAL_SECONDS: '0',
+    BERTH_S3_REDIRECT: 'true',
     BERTH_URL: 'http://other:3000',
     BERTH_API_KEY: KEY,
   });
@@ -119,6 +141,17 @@ test('good values arrive parsed', () => {
     logLevel: 'silent',
     startTimeoutSeconds: 600,
     onExit: 'keep',
+    s3Bucket: 'recordings',
+    s3Endpoint: 'http://minio:9000',
+    s3Region: 'eu-central-1',
+    s3Prefix: 'berth/prod/',
+    s3AccessKeyId: 'AKIAEXAMPLE',
+    s3SecretAccessKey: `${KEY}/+=`,
+    s3PathStyle: false,
+    s3Sse: 'aws:kms',
+    s3SseKey: 'arn:aws:kms:eu-central-1:111122223333:key/1234abcd',
+    s3LocalSeconds: 0,
+    s3Redirect: true,
   });
 });
 
@@ -148,6 +181,17 @@ test('a bad value stops the start with one sentence that names the setting', () 
     BERTH_LOG_LEVEL: ['verbose', 'INFO'],
     BERTH_START_TIMEOUT_SECONDS: ['0', '601', '1e2'],
     BERTH_ON_EXIT: ['drop'],
+    BERTH_S3_BUCKET: ['a', 'a b', 's3://bucket', 'bucket/folder'],
+    BERTH_S3_ENDPOINT: ['minio:9000', 's3.example.com', 'http://u:p@minio:9000', 'http://minio?x'],
+    BERTH_S3_REGION: ['eu central', 'http://x'],
+    BERTH_S3_PREFIX: ['/', '/a', 'a//b', '../x', 'a/./b', 'a b', 'ü'],
+    BERTH_S3_ACCESS_KEY_ID: ['A K', 'x', 'ü'],
+    BERTH_S3_SECRET_ACCESS_KEY: ['a b', `${KEY}\n`],
+    BERTH_S3_PATH_STYLE: ['1', 'yes', 'True'],
+    BERTH_S3_SSE: ['aes256', 'kms'],
+    BERTH_S3_SSE_KEY: ['a b', 'x'],
+    BERTH_S3_LOCAL_SECONDS: ['-1', '31536001', '5m'],
+    BERTH_S3_REDIRECT: ['1', 'on'],
   };
   for (const [name, values] of Object.entries(bad)) {
     for (const value of values) {
@@ -179,6 +223,10 @@ test('no failure repeats a key, wherever it was typed', () => {
     ...wrong.map((BERTH_API_KEYS) => refusal({ BERTH_API_KEYS })),
     refusal({ BERTH_PUBLIC_URL: `https://u:${KEY}@berth.example.com` }),
     refusal({ BERTH_API_KEYS: `a:${KEY}`, BERTH_APIKEYS: KEY }),
+    refusal({ BERTH_S3_SECRET_ACCESS_KEY: KEY }),
+    refusal({ BERTH_S3_ACCESS_KEY_ID: KEY }),
+    refusal({ BERTH_S3_SECRET_ACCESS_KEY: `${KEY} ` }),
+    refusal({ BERTH_S3_ENDPOINT: `https://u:${KEY}@s3.example.com` }),
   ];
   for (const sentence of sentences) assert.ok(!secrets.some((secret) => sentence.includes(secret)), sentence);
 });

@@ -1,0 +1,77 @@
+import { createHash } from 'node:crypto';
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  PutObjectCommand,
+  type S3Client,
+  UploadPartCommand,
+} from '@aws-sdk/client-s3';
+import type { Log, OpenedFile } from '../core/contracts.ts';
+import { type Digests, PART_BYTES, readPart } from './s3-digest.ts';
+
+/** What an object is to be encrypted with, as the requests have it; empty: the bucket's own. */
+export interface Encryption {
+  readonly ServerSideEncryption?: 'AES256' | 'aws:kms';
+  readonly SSEKMSKeyId?: string;
+}
+
+/** Where an upload goes. */
+export interface Target extends Encryption {
+  readonly Bucket: string;
+  readonly Key: string;
+}
+
+/** How long giving up an upload may take, in milliseconds: a service that ends waits for it. */
+const GIVE_UP_MS = 5000;
+
+/**
+ * Uploads a file, in parts of 8 MiB when it is larger than one, each with its MD5, which a server that looks refuses
+ * when a byte was changed on the way. Holds one part in memory. The object appears at the end and whole; after a
+ * failure or `signal` its parts are removed. Throws what the SDK does, or
+ * Unreadable.
+ */
+export async function upload(
+  client: S3Client,
+  target: Target,
+  digests: Digests,
+  open: () => Promise<OpenedFile>,
+  signal: AbortSignal,
+  log: Log,
+): Promise<void> {
+  const part = Buffer.allocUnsafe(Math.min(PART_BYTES, digests.size));
+  const object = { ...target, ContentType: 'video/x-matroska', Metadata: { sha256: digests.sha256 } };
+  if (digests.size <= PART_BYTES) {
+    const Body = await readPart(open, 0, part);
+    await client.send(new PutObjectCommand({ ...object, Body, ContentMD5: md5(Body) }), { abortSignal: signal });
+    return;
+  }
+  const { Bucket, Key } = target;
+  const { UploadId } = await client.send(new CreateMultipartUploadCommand(object), { abortSignal: signal });
+  const id = { Bucket, Key, UploadId };
+  try {
+    const Parts: { ETag: string | undefined; PartNumber: number }[] = [];
+    for (let start = 0; start < digests.size; start += PART_BYTES) {
+      signal.throwIfAborted();
+      const Body = await readPart(open, start, part);
+      const PartNumber = Parts.length + 1;
+      const command = new UploadPartCommand({ ...id, PartNumber, Body, ContentMD5: md5(Body) });
+      const { ETag } = await client.send(command, { abortSignal: signal });
+      Parts.push({ ETag, PartNumber });
+    }
+    const command = new CompleteMultipartUploadCommand({ ...id, MultipartUpload: { Parts } });
+    await client.send(command, { abortSignal: signal });
+  } catch (err) {
+    // Not with the caller's signal: it has fired perhaps, and the parts cost money all the same.
+    const late = { abortSignal: AbortSignal.timeout(GIVE_UP_MS) };
+    await client.send(new AbortMultipartUploadCommand(id), late).catch((why: { name?: string }) => {
+      // When the end of the upload was all that got lost, there is none any more.
+      if (why.name !== 'NoSuchUpload') log.warn({ key: Key, why: why.name }, 'parts of an upload stay in the archive');
+    });
+    throw err;
+  }
+}
+
+function md5(bytes: Buffer): string {
+  return createHash('md5').update(bytes).digest('base64');
+}
