@@ -112,10 +112,11 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       downloads,
       events,
       counters,
-      ready: () => {
+      ready: async () => {
         if (sandboxes.closing)
           throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
-        return driver.check();
+        await driver.check();
+        return { archive: undefined };
       },
       openapiYaml: await readFile(inRoot('openapi.yaml'), 'utf8'),
       publicUrl: config.publicUrl,

@@ -4,12 +4,15 @@ import { assertAdmin } from '../core/access.ts';
 import type { Counters } from '../core/counters.ts';
 import type { Events, SandboxEvent } from '../core/events.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
+import type { UploadStatus } from '../recordings/uploader.ts';
 import { principalOf } from './context.ts';
 
 export interface MetricsDeps {
   readonly sandboxes: Sandboxes;
   readonly events: Events;
   readonly counters: Counters;
+  /** Where closed recordings go into an archive: how that stands. */
+  readonly uploads?: () => UploadStatus;
 }
 
 /** Stages that a runtime reports. A fixed list, since a label must never take whatever a sandbox says. */
@@ -24,6 +27,7 @@ export function metricsRoutes(router: Router, deps: MetricsDeps): void {
   collectDefaultMetrics({ register: registry });
   gauges(registry, deps);
   totals(registry, deps.counters);
+  if (deps.uploads) uploadMetrics(registry, deps.uploads);
   const onEvent = eventMetrics(registry);
   deps.events.listen((event) => event && onEvent(event));
 
@@ -94,6 +98,36 @@ function totals(registry: Registry, counters: Counters): void {
     collect() {
       this.reset();
       for (const [error, times] of counters.refusals) this.inc({ error }, times);
+    },
+  });
+}
+
+/** Recordings on their way into the archive. */
+function uploadMetrics(registry: Registry, status: () => UploadStatus): void {
+  const registers = [registry];
+  const gauge = (name: string, help: string, value: (now: UploadStatus) => number): void => {
+    new Gauge({
+      name: `berth_recordings_upload_${name}`,
+      help,
+      registers,
+      collect() {
+        this.set(value(status()));
+      },
+    });
+  };
+  gauge('pending', 'Closed segments that the archive has not.', (now) => now.pending);
+  gauge('pending_bytes', 'Their bytes.', (now) => now.pendingBytes);
+  gauge('oldest_seconds', 'Since the oldest of them began; 0 when there is none.', (now) => now.oldestPendingSeconds);
+  new Counter({
+    name: 'berth_recordings_uploads_total',
+    help: 'Uploads of segments: uploaded, or failed and to be tried again.',
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      this.reset();
+      const { uploads, failures } = status();
+      this.inc({ outcome: 'uploaded' }, uploads);
+      this.inc({ outcome: 'failed' }, failures);
     },
   });
 }

@@ -9,12 +9,13 @@ import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Events } from '../core/events.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
+import type { UploadStatus } from '../recordings/uploader.ts';
 import { principalOf } from './context.ts';
 import { devToolsRoutes } from './devtools.ts';
 import { downloadRoutes } from './downloads.ts';
 import { eventRoutes } from './events.ts';
 import { liveRoutes } from './live.ts';
-import { metaRoutes } from './meta.ts';
+import { metaRoutes, type Readiness } from './meta.ts';
 import { metricsRoutes } from './metrics.ts';
 import { recordingRoutes } from './recordings.ts';
 import { sandboxRoutes } from './sandboxes.ts';
@@ -29,7 +30,9 @@ export interface ApiOptions {
   readonly events: Events;
   readonly counters: Counters;
   /** Throws when no sandbox could be started now. */
-  readonly ready: () => Promise<void>;
+  readonly ready: () => Promise<Readiness>;
+  /** How the uploads into the archive stand, where there is one. */
+  readonly uploads?: () => UploadStatus;
   readonly openapiYaml: string;
   readonly publicUrl: string | undefined;
   /** Folder of the noVNC library. */

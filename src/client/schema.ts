@@ -521,7 +521,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Sandboxes can be started here now; 503 with the reason when not. */
+        /** Sandboxes can be started here now; 503 with the reason when not. An archive that is away only shows in the body. */
         get: operations["getReadiness"];
         put?: never;
         post?: never;
@@ -915,6 +915,20 @@ export interface components {
                 };
             };
         };
+        /** @description Ready. `degraded`: the archive of recordings (S3) was unreachable when it was last looked, within a minute; sandboxes work and their recordings wait on the disk. `archive` is absent where there is none. */
+        Readiness: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": {
+                    /** @enum {string} */
+                    status: "ok" | "degraded";
+                    /** @enum {string} */
+                    archive?: "ok" | "unreachable";
+                };
+            };
+        };
         /** @description As Chromium says it */
         DevTools: {
             headers: {
@@ -1042,6 +1056,7 @@ export type SchemaEventListAnswer = components['schemas']['EventListAnswer'];
 export type SchemaError = components['schemas']['Error'];
 export type ResponseSandbox = components['responses']['Sandbox'];
 export type ResponseHealth = components['responses']['Health'];
+export type ResponseReadiness = components['responses']['Readiness'];
 export type ResponseDevTools = components['responses']['DevTools'];
 export type ResponseEvents = components['responses']['Events'];
 export type ResponseRecordingList = components['responses']['RecordingList'];
@@ -1703,7 +1718,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            200: components["responses"]["Health"];
+            200: components["responses"]["Readiness"];
             default: components["responses"]["Error"];
         };
     };

@@ -26,6 +26,7 @@ const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
 /** A start that is refused takes a fraction of this. */
 const HANG_GUARD_MS = 30_000;
 const KEY = 'k0-3f9c1be27a5d4e60';
+const S3_SECRET = 's3-8d41b6f07c2e';
 
 const folders: string[] = [];
 after(() => {
@@ -97,6 +98,9 @@ describe('a bad setting', () => {
     ['BERTH_PUBLIC_URL', 'berth.example.com', /http or https address/],
     ['BERTH_PUBLIC_URL', 'ftp://berth.example.com', /http or https address/],
     ['BERTH_CHROMIUM', '/nonexistent/chromium', /\/nonexistent\/chromium is none/],
+    ['BERTH_S3_ENDPOINT', 'minio:9000', /http or https address/],
+    ['BERTH_S3_ACCESS_KEY_ID', 'AKIAEXAMPLE', /and BERTH_S3_SECRET_ACCESS_KEY belong together/],
+    ['BERTH_S3_SSE_KEY', 'key', /is for BERTH_S3_SSE=aws:kms only/],
     ['BERTH_API_KEYS', 'nocolon', /entry 1/],
     ['BERTH_API_KEYS', 'a:short', /entry 1 a key shorter than 16 characters/],
   ];
@@ -208,7 +212,16 @@ describe('a port that is taken', () => {
 describe('a running service', () => {
   let service: Service;
   before(async () => {
-    service = await startService({ env: { BERTH_API_KEYS: `a:${KEY}` }, apiKey: KEY });
+    const env = {
+      BERTH_API_KEYS: `a:${KEY}`,
+      BERTH_S3_BUCKET: 'recordings',
+      // Nothing listens there: a bucket that is away must not keep the service from starting.
+      BERTH_S3_ENDPOINT: 'http://127.0.0.1:1',
+      BERTH_S3_ACCESS_KEY_ID: `${S3_SECRET}-id`,
+      BERTH_S3_SECRET_ACCESS_KEY: S3_SECRET,
+      AWS_SECRET_ACCESS_KEY: S3_SECRET,
+    };
+    service = await startService({ env, apiKey: KEY });
   });
   after(async () => {
     await service.stop().finally(() => service.clean());
@@ -234,7 +247,7 @@ describe('a running service', () => {
     await service.client.delete(sandbox.sandboxId);
   });
 
-  it('shows its API keys nowhere: not in its output, its command line, its files, nor to its sandboxes', async () => {
+  it('shows its API keys and those of the bucket nowhere: not in its output, its command line, its files, nor to its sandboxes', async () => {
     const sandbox = await service.client.create();
     assert.equal((await fetch(`${service.url}/sandboxes?api_key=${KEY}`)).status, 200);
     assert.equal((await fetch(`${service.url}/sandboxes`, { headers: { 'x-api-key': `${KEY}-almost` } })).status, 401);
@@ -244,19 +257,21 @@ describe('a running service', () => {
     assert.ok(children.length >= 5, 'the sandbox has its processes');
     for (const child of children) {
       for (const text of [child.command, await environmentOf(service, sandbox.sandboxId, child.pid)]) {
-        assert.ok(!text.includes(KEY) && !text.includes('BERTH_API_KEYS'), child.command);
+        for (const secret of [KEY, S3_SECRET, 'BERTH_API_KEYS', 'BERTH_S3_', 'AWS_'])
+          assert.ok(!text.includes(secret), `${child.command} has ${secret}`);
       }
     }
     for (const folder of [service.dataDir, service.runDir]) {
       for (const entry of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
         const file = join(folder, entry);
         if (!statSync(file, { throwIfNoEntry: false })?.isFile()) continue;
-        assert.ok(!readFileSync(file).includes(KEY), file);
+        const content = readFileSync(file);
+        assert.ok(!content.includes(KEY) && !content.includes(S3_SECRET), file);
       }
     }
     await service.client.delete(sandbox.sandboxId);
     assert.match(service.log(), /"msg":"request"/);
-    assert.ok(!service.log().includes(KEY));
+    assert.ok(!service.log().includes(KEY) && !service.log().includes(S3_SECRET));
   });
 
   it('keeps what it derives its secrets from to itself', () => {

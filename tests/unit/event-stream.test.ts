@@ -145,7 +145,7 @@ describe('a stream of events through the gateway', { timeout: 60_000 }, () => {
     const openapiYaml = readFileSync(new URL('../../../openapi.yaml', import.meta.url), 'utf8');
     const recordings = {} as Recordings;
     const downloads = {} as Downloads;
-    const rest = { downloads, ready: async () => {}, publicUrl: undefined, novncDir: folder };
+    const rest = { downloads, ready: async () => ({ archive: undefined }), publicUrl: undefined, novncDir: folder };
     api = new Api({ access, sandboxes, recordings, events, counters, openapiYaml, log, ...rest }, apiSocket);
     gateway = new Gateway({ access, sandboxes, apiSocket, counters, log });
     await api.listen();
