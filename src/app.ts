@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { Launcher } from 'chrome-launcher';
 import { type Logger, pino } from 'pino';
 import { Api } from './api/server.ts';
+import { createRecordings } from './app/recordings.ts';
 import type { Config } from './config.ts';
 import { Access } from './core/access.ts';
 import { Admission } from './core/admission.ts';
@@ -14,23 +15,12 @@ import type { Driver } from './core/contracts.ts';
 import { Counters } from './core/counters.ts';
 import { AppError } from './core/errors.ts';
 import { Events } from './core/events.ts';
-import type { SandboxInfo } from './core/live.ts';
-import { hasEnded } from './core/sandbox.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
 import { Gateway } from './gateway/server.ts';
-import { exportMkv } from './recordings/export.ts';
-import { Library } from './recordings/library.ts';
-import { scan } from './recordings/matroska.ts';
-import { poster, toMp4 } from './recordings/media.ts';
-import { Posters } from './recordings/posters.ts';
-import { Recordings } from './recordings/recordings.ts';
-import { Retention, type RetentionLimits } from './recordings/retention.ts';
-import type { Writing } from './recordings/shelf.ts';
 import { EmbeddedRegistry } from './registry/embedded.ts';
 import { openRuntimeLink } from './runtime/link.ts';
-import { DiskStorage } from './storage/disk.ts';
 import { DiskDownloads } from './storage/downloads.ts';
 
 /** A running service. */
@@ -69,6 +59,12 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   await driver.check();
   const events = new Events();
   const counters = new Counters();
+  const recordings = await createRecordings(
+    config,
+    (id) => sandboxes.find(id),
+    (id) => sandboxes.cutRecording(id),
+    { events, counters, log },
+  );
   const sandboxes = new Sandboxes({
     driver,
     openLink: openRuntimeLink,
@@ -77,25 +73,11 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     templates: new Map([['default', {}]]),
     admission: createAdmission(config),
     startTimeoutSeconds: config.startTimeoutSeconds,
-    saw: (info) => library.saw(info.spec.id, writingOf(info)),
-    log,
-  });
-  const posters = new Posters(join(config.dataDir, 'posters'), poster);
-  const library = await openLibrary(config, sandboxes, events, posters, log);
-  const recordings = new Recordings({
-    library,
-    posters,
-    about: (id) => sandboxes.find(id)?.spec,
-    cut: (id) => sandboxes.cutRecording(id),
-    exportMkv,
-    toMp4,
+    saw: (info) => recordings.saw(info),
     log,
   });
   await sandboxes.adopt();
-  await library.start();
-  await posters.sweep((filename) => library.find(filename) !== undefined);
-  const retention = new Retention({ library, limits: retentionLimits(config), archives: false, log });
-  retention.start();
+  await recordings.start();
   const downloads = new DiskDownloads(join(config.dataDir, 'downloads'));
   const forgetDownloads = (): Promise<void> =>
     downloads
@@ -108,7 +90,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     {
       access,
       sandboxes,
-      recordings,
+      recordings: recordings.recordings,
+      ...(recordings.uploads ? { uploads: recordings.uploads } : {}),
       downloads,
       events,
       counters,
@@ -134,9 +117,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     clearInterval(forgetting);
     gateway.close();
     await api.close();
-    await retention.close();
     await sandboxes.close(false);
-    await library.close();
+    await recordings.close();
     throw err;
   }
   const shown = config.host.includes(':') ? `[${config.host}]` : config.host;
@@ -156,49 +138,13 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       await gateway.drain(LAST_WORDS_MS);
       gateway.close();
       await api.close();
-      await retention.close();
-      await library.close();
+      await recordings.close();
       await registry.close();
       // Not where sandboxes live on in it, nor where it is not ours to remove.
       await rmdir(config.runDir).catch(() => {});
       await driver.close?.().catch((err: unknown) => log.error({ err }, 'the driver could not tidy up'));
     },
   };
-}
-
-/** To be started when all live sandboxes are known. */
-function openLibrary(
-  config: Config,
-  sandboxes: Sandboxes,
-  events: Events,
-  posters: Posters,
-  log: Logger,
-): Promise<Library> {
-  const isLive = (id: string): boolean => {
-    const info = sandboxes.find(id);
-    return info !== undefined && info.ended === undefined;
-  };
-  return Library.open({
-    storage: new DiskStorage(join(config.dataDir, 'recordings'), { inUse: isLive }),
-    indexFile: join(config.dataDir, 'recordings.index.jsonl'),
-    scan,
-    about: (id) => sandboxes.find(id)?.spec,
-    onRemoved: ({ sandboxId, owner, filename, reason }) => events.recordingRemoved(sandboxId, owner, filename, reason),
-    onGone: (name) => posters.remove(name),
-    log,
-  });
-}
-
-/** What the recorder of a sandbox is writing; nothing once it has ended, whatever it said last. */
-function writingOf({ state, status }: SandboxInfo): Writing | undefined {
-  const { state: recorder, sessionId, segment } = status?.recorder ?? {};
-  if (hasEnded(state) || recorder !== 'recording' || sessionId === undefined) return undefined;
-  return { sessionId, ...(segment === undefined ? {} : { segment }) };
-}
-
-function retentionLimits({ recordingsDays, recordingsGb, recordingsTenantGb }: Config): RetentionLimits {
-  const GIB = 1024 ** 3;
-  return { ageMs: recordingsDays * 24 * 3600 * 1000, bytes: recordingsGb * GIB, tenantBytes: recordingsTenantGb * GIB };
 }
 
 function createAdmission(config: Config): Admission {

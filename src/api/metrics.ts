@@ -91,6 +91,15 @@ function totals(registry: Registry, counters: Counters): void {
     },
   });
   new Counter({
+    name: 'berth_recorder_dropped_frames_total',
+    help: 'Frames that recorders had no time to take, of closed segments.',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(counters.droppedFrames);
+    },
+  });
+  new Counter({
     name: 'berth_refusals_total',
     help: 'Answers of 400 and above, WebSocket upgrades included, by error.',
     labelNames: ['error'],
@@ -161,7 +170,14 @@ function eventMetrics(registry: Registry): (event: SandboxEvent) => void {
     help: 'Recorders given up after ffmpeg died again and again.',
     registers,
   });
+  const removed = new Counter({
+    name: 'berth_recordings_removed_total',
+    help: 'Files of recordings that were removed, by reason.',
+    labelNames: ['reason'],
+    registers,
+  });
   return (event) => {
+    if (event.type === 'recording.removed') removed.inc({ reason: event.reason ?? '' });
     if (event.type === 'browser.restarted') restarts.inc();
     if (event.type === 'recorder.failed') recorderFailures.inc();
     if (event.type === 'sandbox.ready') {

@@ -39,6 +39,15 @@ export function recordingRoutes(router: Router, { recordings, visible }: Recordi
 
     router.get(`${base}/:filename`, async (ctx) => {
       const filename = ctx.params.filename ?? '';
+      // An address is signed for one method.
+      const elsewhere = ctx.method === 'GET' ? await recordings.linkTo(filename, scopeOf(ctx)) : undefined;
+      if (elsewhere !== undefined) {
+        ctx.redirect(elsewhere);
+        ctx.status = 307;
+        // A later answer may be the file itself, and this address is good for minutes only.
+        ctx.set('Cache-Control', 'no-store');
+        return;
+      }
       const file = await recordings.open(filename, scopeOf(ctx));
       // ffmpeg goes back and patches a segment's header when it closes it, which these two numbers may not show.
       const tag = `${file.size.toString(16)}-${file.createdAt.toString(16)}`;

@@ -836,7 +836,7 @@ export interface components {
              * @description `sandbox.adopted` is one that a service found when it started. A request for DevTools discovery is a client for as long as it lasts.
              * @enum {string}
              */
-            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.paused" | "recorder.failed" | "recording.removed";
+            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.paused" | "recorder.failed" | "recording.closed" | "recording.removed";
             sandboxId: string;
             /** @description The tenant; empty for a recording of which nobody remembers it. */
             owner: string;
@@ -846,17 +846,18 @@ export interface components {
             viewers?: number;
             /** @description With browser.restarted */
             browserRestarts?: number;
-            /** @description With recording.started, recording.stopped, recorder.paused and recorder.failed; with sandbox.adopted when it is being recorded */
+            /** @description With recording.started, recording.stopped, recording.closed, recorder.paused and recorder.failed; with sandbox.adopted when it is being recorded */
             sessionId?: string;
             /** @description With recorder.paused and recorder.failed */
             error?: string;
-            /** @description With recording.removed */
+            /** @description With recording.closed and recording.removed */
             filename?: string;
             /**
-             * @description With recording.removed: over BERTH_RECORDINGS_DAYS, _GB, _TENANT_GB, or somebody deleted it
+             * @description With recording.removed: over BERTH_RECORDINGS_DAYS, _GB, _TENANT_GB, or somebody deleted it. With recording.closed: the
+             *     file's own, as in RecordingInfo.
              * @enum {string}
              */
-            reason?: "age" | "bytes" | "tenant_bytes" | "deleted";
+            reason?: "age" | "bytes" | "tenant_bytes" | "deleted" | "full" | "stopped" | "cut" | "disk_full" | "died" | "interrupted";
             /**
              * @description With sandbox.ended
              * @enum {string}
@@ -1435,6 +1436,13 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["Video"];
+            /** @description With BERTH_S3_REDIRECT, of a file that only the bucket has: its `Location` there, signed for 15 minutes. */
+            307: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             default: components["responses"]["Error"];
         };
     };
@@ -1646,6 +1654,13 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["Video"];
+            /** @description With BERTH_S3_REDIRECT, of a file that only the bucket has: its `Location` there, signed for 15 minutes. */
+            307: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             default: components["responses"]["Error"];
         };
     };

@@ -19,6 +19,9 @@ export class Counters {
   /** Answers of 400 and above by their row of {@link ERRORS}; each row is there from the start. */
   readonly refusals = new Map<ErrorName, number>((Object.keys(ERRORS) as ErrorName[]).map((name) => [name, 0]));
 
+  /** Frames of recordings that their recorders had no time to take; of segments that are closed. */
+  droppedFrames = 0;
+
   /** A failure has been answered. Whoever writes the answer calls this once. */
   refused(err: unknown): void {
     const name = err instanceof AppError ? err.errorName : 'INTERNAL';

@@ -1,4 +1,5 @@
 import type { SandboxInfo } from './live.ts';
+import type { Segment } from './recording.ts';
 import { hasEnded, type RecorderStatus } from './sandbox.ts';
 
 /** Everything that can happen to a sandbox and its recordings, as `GET /events` names it; openapi.yaml lists the same. */
@@ -17,6 +18,7 @@ export const EVENT_TYPES = [
   'recording.stopped',
   'recorder.paused',
   'recorder.failed',
+  'recording.closed',
   'recording.removed',
 ] as const;
 
@@ -31,7 +33,7 @@ export interface EventDetails {
   /** Of the recording: everything before `_seg` in its files' names. */
   readonly sessionId?: string;
   readonly error?: string;
-  /** Of a recording that was removed, and why. */
+  /** Of a file of a recording: why it was closed or removed. */
   readonly filename?: string;
   readonly reason?: string;
   readonly status?: 'TERMINATED' | 'FAILED';
@@ -51,6 +53,14 @@ export interface SandboxEvent extends EventDetails {
   readonly sandboxId: string;
   /** The tenant; empty when nobody remembers. */
   readonly owner: string;
+}
+
+/** A recording that is gone, as it is told to whoever listens. */
+export interface RemovedRecording {
+  readonly sandboxId: string;
+  readonly filename: string;
+  readonly owner: string | undefined;
+  readonly reason: string;
 }
 
 type Change = EventDetails & { readonly type: EventType };
@@ -92,9 +102,14 @@ export class Events {
     };
   }
 
+  /** A file of a recording is whole and will not change any more. */
+  recordingClosed({ sandboxId, owner = '', sessionId, filename, reason }: Segment): void {
+    this.#add(sandboxId, owner, { type: 'recording.closed', sessionId, filename, reason });
+  }
+
   /** A recording was removed; its sandbox may be long forgotten. */
-  recordingRemoved(sandboxId: string, owner: string | undefined, filename: string, reason: string): void {
-    this.#add(sandboxId, owner ?? '', { type: 'recording.removed', filename, reason });
+  recordingRemoved({ sandboxId, owner = '', filename, reason }: RemovedRecording): void {
+    this.#add(sandboxId, owner, { type: 'recording.removed', filename, reason });
   }
 
   /**

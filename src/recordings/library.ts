@@ -31,6 +31,8 @@ export interface LibraryOptions {
   /** Reads a whole segment. Rejects when it cannot be read, not when it makes no sense. */
   readonly scan: (file: OpenedFile) => Promise<MediaFacts>;
   readonly about: (sandboxId: string) => About | undefined;
+  /** A file was looked into, and will not change any more. */
+  readonly onClosed?: (segment: Segment) => void;
   readonly onRemoved: (removal: Removal) => void;
   /** Segments were closed or deleted: whoever works on the queue of uploads has something to look at. */
   readonly onChange?: () => void;
@@ -355,7 +357,9 @@ export class Library implements UploadQueue {
       const name = { filename, sandboxId, sessionId, segment };
       const whose = this.#ownerOf(folder, file, about(sandboxId));
       this.#shelf.closed(file);
-      this.#index.put({ ...name, ...facts, size: opened.size, startedAt, ...whose, reason, dropped, onDisk: true });
+      const closed = { ...name, ...facts, size: opened.size, startedAt, ...whose, reason, dropped };
+      this.#index.put({ ...closed, onDisk: true });
+      this.#options.onClosed?.(closed);
       this.#options.onChange?.();
     } catch (err) {
       log.error({ sandboxId, filename, err }, 'could not look into a recording');

@@ -50,7 +50,11 @@ export interface Export {
 /** Puts segments together to one MKV file; the order is theirs, facts are those of closed ones. */
 export type ExportMkv = (
   segments: readonly { readonly facts?: MediaFacts; open(): Promise<OpenedFile | undefined> }[],
-) => Promise<{ readonly length?: number | undefined; readonly stream: Readable }>;
+) => Promise<{
+  readonly length?: number | undefined;
+  readonly durationMs?: number | undefined;
+  readonly stream: Readable;
+}>;
 
 export interface RecordingsDeps {
   readonly library: Library;
@@ -59,7 +63,9 @@ export interface RecordingsDeps {
   /** Ends the segment that is being written and begins the next one. Rejects when it cannot, within a bounded time. */
   readonly cut: (sandboxId: string) => Promise<void>;
   readonly exportMkv: ExportMkv;
-  readonly toMp4: (mkv: Readable) => Readable;
+  readonly toMp4: (mkv: Readable, options: { readonly durationMs?: number }) => Readable;
+  /** Where a file that only the archive has may be fetched; absent when they all go through us. */
+  readonly link?: (name: SegmentName) => Promise<string>;
   readonly log: Log;
 }
 
@@ -102,6 +108,13 @@ export class Recordings {
     const file = await this.#deps.library.open(this.#checked(filename, scope));
     if (!file) throw notFound(filename);
     return file;
+  }
+
+  /** Where else it may be fetched from; undefined when it is to be fetched from us. Throws INVALID_FILENAME, RECORDING_NOT_FOUND. */
+  async linkTo(filename: string, scope: Scope = {}): Promise<string | undefined> {
+    const name = this.#checked(filename, scope);
+    const { library, link } = this.#deps;
+    return link && library.find(filename)?.onDisk === false ? link(name) : undefined;
   }
 
   /**
@@ -162,7 +175,7 @@ export class Recordings {
     }));
     const mkv = await exportMkv(parts);
     if (format === 'mkv') return { ...mkv, estimatedLength };
-    const stream = toMp4(mkv.stream);
+    const stream = toMp4(mkv.stream, mkv.durationMs === undefined ? {} : { durationMs: mkv.durationMs });
     stream.once('close', () => mkv.stream.destroy());
     return { stream, estimatedLength };
   }

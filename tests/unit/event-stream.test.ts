@@ -80,7 +80,7 @@ describe('a stream of events', () => {
     const events = new Events();
     const watcher = events.watcher();
     for (const state of ['READY', 'TERMINATED']) watcher.saw(look('s', 0, state));
-    events.recordingRemoved('s', 'default', 'a.mkv', 'deleted');
+    events.recordingRemoved({ sandboxId: 's', owner: 'default', filename: 'a.mkv', reason: 'deleted' });
     const stream = new EventReader(events, '0-0', all).stream(true, true);
     const text = read(stream);
     await new Promise((resolve) => stream.once('end', resolve));

@@ -123,8 +123,8 @@ describe('Events', () => {
 
   it('tells of a recording that was removed, also when nobody remembers whose it was', () => {
     const events = new Events();
-    events.recordingRemoved('s', 'tenant', 'a.mkv', 'age');
-    events.recordingRemoved('s', undefined, 'b.mkv', 'deleted');
+    events.recordingRemoved({ sandboxId: 's', owner: 'tenant', filename: 'a.mkv', reason: 'age' });
+    events.recordingRemoved({ sandboxId: 's', owner: undefined, filename: 'b.mkv', reason: 'deleted' });
     const type = 'recording.removed';
     assert.deepEqual(
       from(events, 0).map(({ id: _, at: __, ...said }) => said),
