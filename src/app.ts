@@ -7,7 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { Launcher } from 'chrome-launcher';
 import { type Logger, pino } from 'pino';
 import { Api } from './api/server.ts';
+import { Validator } from './api/validate.ts';
 import { createRecordings } from './app/recordings.ts';
+import { loadTemplates } from './app/templates.ts';
 import type { Config } from './config.ts';
 import { Access } from './core/access.ts';
 import { Admission } from './core/admission.ts';
@@ -47,6 +49,8 @@ type Env = { readonly PATH: string; readonly TZ?: string };
 /** Wires everything, starts in order. Throws an error with one sentence when it cannot start; nothing runs then. */
 export async function startApp(config: Config, env: Env): Promise<App> {
   const log = createLog(config.logLevel);
+  const openapiYaml = await readFile(inRoot('openapi.yaml'), 'utf8');
+  const templates = await loadTemplates(config.templates, new Validator(openapiYaml));
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   await mkdir(config.runDir, { recursive: true, mode: 0o711 });
   const apiSocket = join(config.runDir, 'api');
@@ -70,7 +74,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     openLink: openRuntimeLink,
     registry,
     events,
-    templates: new Map([['default', {}]]),
+    templates,
     admission: createAdmission(config),
     startTimeoutSeconds: config.startTimeoutSeconds,
     saw: (info) => recordings.saw(info),
@@ -101,7 +105,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
         await driver.check();
         return { archive: undefined };
       },
-      openapiYaml: await readFile(inRoot('openapi.yaml'), 'utf8'),
+      openapiYaml,
       publicUrl: config.publicUrl,
       novncDir: join(dirname(require('@novnc/novnc')), '..'),
       log,

@@ -48,6 +48,8 @@ export interface Config extends ArchiveConfig {
   readonly recordingsDays: number;
   readonly recordingsGb: number;
   readonly recordingsTenantGb: number;
+  /** Absolute path of the file with templates. */
+  readonly templates: string | undefined;
   readonly apiKeys: readonly ApiKey[];
   /** Without a trailing slash; undefined: the address each request came to. */
   readonly publicUrl: string | undefined;
@@ -237,6 +239,15 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     danger: 'What runs already may still grow: too little, and the machine swaps or kills.',
     parse: (text) => parseInteger(text, 0, 1_048_576),
   },
+  templates: {
+    name: 'BERTH_TEMPLATES',
+    default: '',
+    defaultShown: 'none',
+    meaning:
+      'Path of a JSON file with defaults for creates by `templateName`: `{"name": {fields of POST /sandboxes}}`.',
+    danger: 'The template `default` is also for those who name none.',
+    parse: (text) => (text === '' ? undefined : path.resolve(text)),
+  },
   chromium: {
     name: 'BERTH_CHROMIUM',
     default: '',
@@ -305,6 +316,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     recordingsDays: read('recordingsDays'),
     recordingsGb: read('recordingsGb'),
     recordingsTenantGb: read('recordingsTenantGb'),
+    templates: read('templates'),
     apiKeys: read('apiKeys'),
     publicUrl: read('publicUrl'),
     maxSandboxes: read('maxSandboxes'),

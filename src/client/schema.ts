@@ -570,7 +570,7 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         CreateSandbox: {
-            /** @description Named defaults; "default" is the only template so far. */
+            /** @description Named defaults for the fields that are left out, from BERTH_TEMPLATES. Default "default". */
             templateName?: string;
             /** @description Chosen by the caller; a UUID when left out. */
             sandboxId?: string;

@@ -358,7 +358,7 @@ export class Sandboxes {
       viewport: asked.viewport ?? DEFAULTS.viewport,
       onBrowserClose: asked.onBrowserClose ?? DEFAULTS.onBrowserClose,
       activity: asked.activity ?? DEFAULTS.activity,
-      metadata: asked.metadata ?? {},
+      metadata: { ...template.metadata, ...input.metadata },
       ...(idempotency ? { idempotency } : {}),
     };
   }

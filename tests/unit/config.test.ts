@@ -34,6 +34,7 @@ test('an empty environment gives the defaults, frozen', () => {
     recordingsDays: 0,
     recordingsGb: 0,
     recordingsTenantGb: 0,
+    templates: undefined,
     apiKeys: [],
     publicUrl: undefined,
     maxSandboxes: 20,
@@ -85,6 +86,7 @@ test('good values arrive parsed', () => {
     BERTH_RECORDINGS_DAYS: '30',
     BERTH_RECORDINGS_GB: '500',
     BERTH_RECORDINGS_TENANT_GB: '50',
+    BERTH_TEMPLATES: '/etc/berth/templates.json',
     BERTH_API_KEYS: `acme:${KEY}, ops:${KEY}-2:admin,tv:${KEY}-3:viewer`,
     BERTH_PUBLIC_URL: 'https://berth.example.com/browsers/',
     BERTH_MAX_SANDBOXES: '1000',
@@ -126,6 +128,7 @@ test('good values arrive parsed', () => {
     recordingsDays: 30,
     recordingsGb: 500,
     recordingsTenantGb: 50,
+    templates: '/etc/berth/templates.json',
     apiKeys: [
       { tenant: 'acme', key: KEY, role: 'user' },
       { tenant: 'ops', key: `${KEY}-2`, role: 'admin' },

@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CreateSandbox } from '../../src/client/client.ts';
+import { type Service, startService } from './service.ts';
+import { type Probe, probe } from './video.ts';
+
+const LIMIT = { timeout: 60_000 };
+const VIEWPORT = { width: 801, height: 601 };
+
+let folder: string;
+let service: Service;
+
+before(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bt-options-'));
+  chmodSync(folder, 0o711);
+  const templates = join(folder, 'templates.json');
+  const small = { recording: 'always', recordingScale: 0.5, recordingQuality: 'low', recordingFps: 5 };
+  const metadata = { team: 'a', job: 'none' };
+  writeFileSync(templates, JSON.stringify({ small: { ...small, viewport: VIEWPORT, metadata } }));
+  service = await startService({ env: { BERTH_TEMPLATES: templates } });
+});
+
+after(async () => {
+  rmSync(folder, { recursive: true });
+  try {
+    await service.stop();
+  } finally {
+    await service.clean();
+  }
+});
+
+/** Two seconds of a screen on which nothing happens. */
+async function recorded(options: CreateSandbox): Promise<Probe & { size: number }> {
+  const { sandboxId } = await service.client.create(options);
+  await sleep(2000);
+  await service.client.delete(sandboxId);
+  const [file] = await service.client.recordings(sandboxId);
+  assert.ok(file);
+  const seen = await probe(join(service.dataDir, 'recordings', sandboxId, file.filename));
+  assert.equal(seen.errors, '');
+  return { ...seen, size: file.size };
+}
+
+describe('what a recording looks like', () => {
+  it('is what the template says, in sides that are even', LIMIT, async () => {
+    const { width, height, frames, duration } = await recorded({ templateName: 'small' });
+    assert.deepEqual([width, height], [400, 300]);
+    // Half of the default's ten a second, whatever the machine has time for.
+    assert.ok(frames <= Math.ceil(duration * 5) + 1, `${frames} frames in ${duration} s`);
+  });
+
+  it('is what the request says where it says something', LIMIT, async () => {
+    const low = await recorded({ templateName: 'small', recordingScale: 1 });
+    const high = await recorded({ templateName: 'small', recordingScale: 1, recordingQuality: 'high' });
+    assert.deepEqual([low.width, low.height], [800, 600]);
+    assert.ok(high.size > low.size, `${high.size} and ${low.size} bytes`);
+  });
+
+  it('has metadata of both', LIMIT, async () => {
+    const { sandboxId, metadata } = await service.client.create({ templateName: 'small', metadata: { job: '7' } });
+    assert.deepEqual(metadata, { team: 'a', job: '7' });
+    await service.client.delete(sandboxId);
+  });
+
+  it('is refused out of bounds, with the field', async () => {
+    for (const [wrong, reason] of [
+      [{ recordingScale: 0 }, /^recordingScale: must be >= 0\.1$/],
+      [{ recordingScale: 1.5 }, /^recordingScale: must be <= 1$/],
+      [{ recordingQuality: 'best' as 'high' }, /^recordingQuality: must be one of low, medium, high$/],
+      [{ recordingCursor: 'no' as unknown as boolean }, /^recordingCursor: must be boolean$/],
+      [{ templateName: 'none' }, /no template is called "none"/],
+    ] as const) {
+      await assert.rejects(service.client.create(wrong), (err: Error) => reason.test(err.message));
+    }
+  });
+
+  it('has the mouse pointer only when it is wanted', LIMIT, async () => {
+    // Nothing but a pointer tells these two apart.
+    const without = await recorded({ recording: 'always', recordingCursor: false, recordingQuality: 'high' });
+    const shown = await recorded({ recording: 'always', recordingQuality: 'high' });
+    assert.notEqual(without.size, shown.size);
+  });
+});
