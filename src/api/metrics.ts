@@ -20,11 +20,15 @@ const STAGES = ['xvfb', 'openbox', 'vnc', 'browser', 'ready'];
 /** Of a cold start of a second on a fast machine, and of one that fails after the longest BERTH_START_TIMEOUT_SECONDS. */
 const CREATE_BUCKETS = [0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600];
 
+/** How often the delay of the event loop is looked at, in milliseconds. */
+const LOOP_LOOK_MS = 250;
+
 /** `GET /metrics` in Prometheus' text format, for admins: it counts over all tenants. */
 export function metricsRoutes(router: Router, deps: MetricsDeps): void {
   const registry = new Registry();
   // Under their usual names (process_…, nodejs_…), which dashboards know.
-  collectDefaultMetrics({ register: registry });
+  // Its look at the event loop would wake an idle service a hundred times a second.
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_LOOK_MS });
   gauges(registry, deps);
   totals(registry, deps.counters);
   if (deps.uploads) uploadMetrics(registry, deps.uploads);
