@@ -110,7 +110,10 @@ describe(`${SOAK} short sandboxes one after the other and ${SOAK} more, ten at a
       const now = footprint(service);
       assert.deepEqual(now.temporary, before.temporary);
       // V8 keeps what it once needed; what is still used after a collection grows by some 10 KB a sandbox, its history.
-      assert.ok(now.rssMb < before.rssMb + 100, `${Math.round(before.rssMb)} MB before, ${Math.round(now.rssMb)} after`);
+      assert.ok(
+        now.rssMb < before.rssMb + 100,
+        `${Math.round(before.rssMb)} MB before, ${Math.round(now.rssMb)} after`,
+      );
     });
   });
 });
