@@ -248,8 +248,12 @@ export interface UploadQueue {
   pending(): readonly Segment[];
   /** Opens the file on disk. Undefined when it was deleted meanwhile. */
   openLocal(segment: SegmentName): Promise<OpenedFile | undefined>;
-  /** Says that the archive has it now. False when it was deleted meanwhile, and then the archive's copy has to go too. */
+  /** Says that the archive has it now. False when it was deleted meanwhile, and then it is among the unwanted. */
   archived(segment: SegmentName): Promise<boolean>;
+  /** Deleted, but the archive may have something of them: that has to go too. */
+  unwanted(): readonly SegmentName[];
+  /** Says that the archive has nothing of it any more. */
+  cleared(segment: SegmentName): void;
   /** Segments whose disk file may go: archived at least this many milliseconds ago. */
   evictable(graceMs: number): readonly Segment[];
   /** Removes the file on disk, the archive's copy stays. */

@@ -1,6 +1,6 @@
 import { appendFile, mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { parseSegmentName, SEGMENT_REASONS, type Segment } from '../core/recording.ts';
+import { parseSegmentName, SEGMENT_REASONS, type Segment, type SegmentName } from '../core/recording.ts';
 import { Newest } from './order.ts';
 
 /** A closed segment and where it lies. */
@@ -16,8 +16,9 @@ const SLACK_LINES = 1000;
 const BATCH_LINES = 1000;
 
 /**
- * All closed segments, in memory and in one file of JSON lines. The file is a cache of what disk and archive say, so a
- * failure to write it is told and then made good by the next write; a torn last line costs that line alone.
+ * All closed segments, in memory and in one file of JSON lines, and the names of those that were deleted while the archive
+ * may have them. The file is a cache of what disk and archive say, so a failure to write it is told and then made good by
+ * the next write; a torn last line costs that line alone.
  */
 export class RecordingIndex {
   readonly #file: string;
@@ -25,6 +26,7 @@ export class RecordingIndex {
   readonly #byName = new Map<string, Entry>();
   readonly #bySandbox = new Map<string, Newest<Entry>>();
   readonly #all = new Newest<Entry>();
+  readonly #unwanted = new Map<string, SegmentName>();
   #lines = 0;
   #queue: string[] = [];
   #writing: Promise<void> | undefined;
@@ -96,6 +98,21 @@ export class RecordingIndex {
     return true;
   }
 
+  /** By filename; there may be an entry of the same name, when the file was put back. */
+  get unwanted(): ReadonlyMap<string, SegmentName> {
+    return this.#unwanted;
+  }
+
+  addUnwanted(name: SegmentName): void {
+    if (this.#unwanted.has(name.filename)) return;
+    this.#unwanted.set(name.filename, name);
+    this.#write(unwantedLine(name));
+  }
+
+  deleteUnwanted({ filename }: SegmentName): void {
+    if (this.#unwanted.delete(filename)) this.#write(`${JSON.stringify({ cleared: filename })}\n`);
+  }
+
   /** Resolves when everything is written, or could not be. */
   async close(): Promise<void> {
     await this.#writing;
@@ -117,8 +134,11 @@ export class RecordingIndex {
 
   #read(line: string): void {
     const read = parse(line);
-    if (typeof read === 'string') this.#byName.delete(read);
-    else if (read) this.#byName.set(read.filename, read);
+    if (read === undefined) return;
+    if ('removed' in read) this.#byName.delete(read.removed);
+    else if ('cleared' in read) this.#unwanted.delete(read.cleared);
+    else if ('unwanted' in read) this.#unwanted.set(read.unwanted.filename, read.unwanted);
+    else this.#byName.set(read.filename, read);
   }
 
   #write(line: string): void {
@@ -134,7 +154,8 @@ export class RecordingIndex {
       this.#queue = [];
       try {
         // What is written anew has what was in the queue.
-        if (this.#torn || this.#lines + lines.length > 2 * this.size + SLACK_LINES) await this.#compact();
+        const needed = this.size + this.#unwanted.size;
+        if (this.#torn || this.#lines + lines.length > 2 * needed + SLACK_LINES) await this.#compact();
         else await this.#append(lines);
       } catch (err) {
         this.#torn = true;
@@ -151,6 +172,7 @@ export class RecordingIndex {
   async #compact(): Promise<void> {
     // What changes from here on comes into the queue, and behind these.
     const entries = [...this.#byName.values()];
+    const unwanted = [...this.#unwanted.values()];
     const file = await open(`${this.#file}.tmp`, 'w', 0o600);
     try {
       for (let i = 0; i < entries.length; i += BATCH_LINES) {
@@ -161,11 +183,12 @@ export class RecordingIndex {
             .join(''),
         );
       }
+      await file.appendFile(unwanted.map(unwantedLine).join(''));
     } finally {
       await file.close();
     }
     await rename(`${this.#file}.tmp`, this.#file);
-    this.#lines = entries.length;
+    this.#lines = entries.length + unwanted.length;
     this.#torn = false;
   }
 }
@@ -186,12 +209,21 @@ function lineOf(entry: Entry): string {
   return `${JSON.stringify(line)}\n`;
 }
 
-/** An entry, or the name of one that was removed; undefined for a line that is torn or is neither. */
-function parse(line: string): Entry | string | undefined {
+function unwantedLine({ filename }: SegmentName): string {
+  return `${JSON.stringify({ unwanted: filename })}\n`;
+}
+
+type Line = Entry | { readonly removed: string } | { readonly unwanted: SegmentName } | { readonly cleared: string };
+
+/** What a line says; undefined for one that is torn or is none of these. */
+function parse(line: string): Line | undefined {
   if (line === '') return undefined;
   try {
-    const read = JSON.parse(line) as Entry & { readonly removed?: unknown };
-    if (typeof read.removed === 'string') return read.removed;
+    const read = JSON.parse(line) as Entry & { removed?: unknown; unwanted?: unknown; cleared?: unknown };
+    if (typeof read.removed === 'string') return { removed: read.removed };
+    if (typeof read.cleared === 'string') return { cleared: read.cleared };
+    const unwanted = parseSegmentName(String(read.unwanted));
+    if (unwanted) return { unwanted };
     const name = parseSegmentName(String(read.filename));
     return name && isEntry(read) ? shaped({ ...read, ...name }) : undefined;
   } catch {

@@ -89,7 +89,7 @@ export class Library implements UploadQueue {
     this.#now = options.now ?? Date.now;
     const onUnreadable = (sandboxId: string, err: unknown): void =>
       options.log.error({ sandboxId, err }, 'could not read a folder of recordings');
-    const events = { onGone: (entry: Entry) => void this.#forget(entry), onUnreadable };
+    const events = { onGone: (entry: Entry) => void this.#forget(entry, true), onUnreadable };
     this.#shelf = new Shelf(options.storage, index, events, this.#now);
   }
 
@@ -116,6 +116,7 @@ export class Library implements UploadQueue {
     const { archive } = this.#options;
     if (!archive) return;
     for await (const segment of archive.list(this.#stopping.signal)) {
+      if (this.#index.unwanted.has(segment.filename)) continue;
       const known = this.#index.get(segment.filename);
       const onDisk = this.#shelf.unclosed(segment);
       if (known ? known.size !== segment.size : onDisk && onDisk.size !== segment.size) continue;
@@ -182,7 +183,7 @@ export class Library implements UploadQueue {
     const archived = this.#index.get(name.filename);
     if (!archived || !archive) return undefined;
     const found = await archive.open(name);
-    if (!found) this.#forget(archived);
+    if (!found) this.#forget(archived, false);
     return found;
   }
 
@@ -197,10 +198,11 @@ export class Library implements UploadQueue {
     // Where no archive is set any more, its copies cannot be removed, and forgetting them would hide that.
     if (entry && !entry.onDisk && !archive) return false;
     const owner = entry ? entry.owner : this.unreadOwner(name);
-    const inArchive = entry?.archivedAt !== undefined && archive ? await archive.remove(name) : false;
+    const inArchive = entry?.archivedAt !== undefined && archive ? await archive.remove(name) : undefined;
     const onDisk = await storage.remove(sandboxId, filename);
     this.#shelf.closed(name);
-    await this.#forget(name);
+    // It may be on its way up.
+    await this.#forget(name, inArchive === undefined && (entry !== undefined || onDisk));
     if (!inArchive && !onDisk) return false;
     await this.#shelf.removeJournalOf(name);
     log.info({ sandboxId, filename, reason }, 'recording removed');
@@ -222,8 +224,18 @@ export class Library implements UploadQueue {
 
   async archived({ filename }: SegmentName): Promise<boolean> {
     const entry = this.#index.get(filename);
-    if (entry) this.#index.put({ ...entry, archivedAt: this.#now() });
-    return entry !== undefined;
+    // One that was put back goes up anew when the copy of the deleted one is gone.
+    if (!entry || this.#index.unwanted.has(filename)) return false;
+    this.#index.put({ ...entry, archivedAt: this.#now() });
+    return true;
+  }
+
+  unwanted(): readonly SegmentName[] {
+    return [...this.#index.unwanted.values()];
+  }
+
+  cleared(name: SegmentName): void {
+    this.#index.deleteUnwanted(name);
   }
 
   evictable(graceMs: number): readonly Segment[] {
@@ -372,8 +384,12 @@ export class Library implements UploadQueue {
     return isIts ? { owner: about.owner, metadata: about.metadata } : { metadata: {} };
   }
 
-  async #forget(name: SegmentName): Promise<void> {
-    this.#index.delete(name.filename);
+  /** `mayBeArchived`: nobody knows whether the archive has something of it, which then has to go, too. */
+  async #forget(name: SegmentName, mayBeArchived: boolean): Promise<void> {
+    const { filename, sandboxId, sessionId, segment } = name;
+    // First: a service that dies between the two still knows what it has to remove.
+    if (mayBeArchived && this.#options.archive) this.#index.addUnwanted({ filename, sandboxId, sessionId, segment });
+    this.#index.delete(filename);
     await this.#options
       .onGone(name)
       .catch((err: unknown) =>

@@ -55,7 +55,8 @@ class Deleted extends Error {}
 /**
  * Brings closed segments into the archive, oldest first and two at a time, and removes them from the disk a while
  * later. Each segment that fails waits by itself, so that it holds up no other; when it is the archive that fails, all
- * wait, and then go one at a time until one has passed. Keeps nothing that matters: after a restart the queue says what is left.
+ * wait, and then go one at a time until one has passed. What was deleted meanwhile it removes from the archive. Keeps
+ * nothing that matters: after a restart the queue says what is left.
  */
 export class Uploader {
   readonly #queue: UploadQueue;
@@ -67,8 +68,6 @@ export class Uploader {
   /** By filename, as all of these. */
   readonly #running = new Map<string, Promise<void>>();
   readonly #waits = new Map<string, Wait>();
-  /** Deleted while they were uploaded: the archive's copy has to go. */
-  readonly #unwanted = new Map<string, SegmentName>();
   /** The whole archive's. */
   #outage: Wait = { failures: 0, until: 0 };
   #evicting: Promise<void> | undefined;
@@ -91,11 +90,13 @@ export class Uploader {
     if (this.#closing.signal.aborted) return;
     this.#cancelTimer();
     const now = this.#clock.now();
-    const pending = this.#queue.pending();
-    this.#forgetWaits(pending);
-    let next = this.#startWhatMay([...this.#unwanted.values(), ...pending], now);
+    const [unwanted, pending] = [this.#queue.unwanted(), this.#queue.pending()];
+    this.#forgetWaits([...unwanted, ...pending]);
+    // First: a file that was put back under a deleted one's name goes up when the deleted one is gone.
+    const nextRemoval = this.#startWhatMay(unwanted, (name) => this.#removeUnwanted(name), now);
+    const nextUpload = this.#startWhatMay(pending, (segment) => this.#upload(segment), now);
     if (now >= this.#nextEviction) this.#evict(now);
-    next = Math.min(next, this.#nextEviction);
+    const next = Math.min(nextRemoval, nextUpload, this.#nextEviction);
     // A clock that was set back must not stop everything for long.
     this.#cancelTimer = this.#clock.after(Math.min(Math.max(next - now, 1), EVICT_EVERY_MS), () => this.wake());
   }
@@ -121,22 +122,20 @@ export class Uploader {
   }
 
   /** Starts as many as may run now; answers when the next of those that wait may, in Unix milliseconds. */
-  #startWhatMay(work: readonly (Segment | SegmentName)[], now: number): number {
+  #startWhatMay<T extends SegmentName>(items: readonly T[], work: (item: T) => Promise<void>, now: number): number {
     let next = Number.POSITIVE_INFINITY;
     const atOnce = this.#outage.failures > 0 ? 1 : AT_ONCE;
-    for (const item of work) {
+    for (const item of items) {
       if (this.#running.has(item.filename)) continue;
       const until = Math.max(this.#waits.get(item.filename)?.until ?? 0, this.#outage.until);
       if (until > now) next = Math.min(next, until);
       // The end of one that runs wakes us.
-      else if (this.#running.size < atOnce) this.#start(item);
+      else if (this.#running.size < atOnce) this.#start(item.filename, work(item));
     }
     return next;
   }
 
-  #start(item: Segment | SegmentName): void {
-    const { filename } = item;
-    const work = this.#unwanted.has(filename) ? this.#removeUnwanted(item) : this.#upload(item as Segment);
+  #start(filename: string, work: Promise<void>): void {
     const done = work
       .then(
         () => this.#succeeded(filename),
@@ -159,7 +158,6 @@ export class Uploader {
       await this.#archive.put(segment, open, this.#closing.signal);
     } catch (err) {
       if (!(err instanceof Deleted)) throw err;
-      this.#unwanted.set(segment.filename, segment);
       return this.#removeUnwanted(segment);
     }
     if (await this.#queue.archived(segment)) {
@@ -168,7 +166,6 @@ export class Uploader {
       this.#log.info({ sandboxId: segment.sandboxId, filename: segment.filename }, 'a recording is in the archive');
       return;
     }
-    this.#unwanted.set(segment.filename, segment);
     await this.#removeUnwanted(segment);
   }
 
@@ -182,7 +179,7 @@ export class Uploader {
       const removed = this.#archive.remove(segment).finally(() => signal.removeEventListener('abort', stop));
       removed.then(resolve, reject);
     });
-    this.#unwanted.delete(segment.filename);
+    this.#queue.cleared(segment);
   }
 
   #succeeded(filename: string): void {
@@ -210,11 +207,9 @@ export class Uploader {
     return { failures, until: this.#clock.now() + Math.round(full * (0.5 + this.#clock.random() / 2)) };
   }
 
-  #forgetWaits(pending: readonly Segment[]): void {
-    const known = new Set(pending.map(({ filename }) => filename));
-    for (const filename of this.#waits.keys()) {
-      if (!known.has(filename) && !this.#unwanted.has(filename)) this.#waits.delete(filename);
-    }
+  #forgetWaits(items: readonly SegmentName[]): void {
+    const known = new Set(items.map(({ filename }) => filename));
+    for (const filename of this.#waits.keys()) if (!known.has(filename)) this.#waits.delete(filename);
   }
 
   #evict(now: number): void {

@@ -6,6 +6,7 @@ import { fileOf, nameOf, noise, segmentOf } from './archive.ts';
 export class FakeQueue implements UploadQueue {
   readonly disk = new Map<string, { segment: Segment; bytes: Buffer }>();
   readonly done = new Map<string, number>();
+  readonly gone = new Map<string, SegmentName>();
   readonly #now: () => number;
 
   constructor(now: () => number) {
@@ -18,7 +19,9 @@ export class FakeQueue implements UploadQueue {
     return segment;
   }
 
-  delete({ filename }: SegmentName): void {
+  delete(name: SegmentName): void {
+    const { filename } = name;
+    this.gone.set(filename, name);
     this.disk.delete(filename);
     this.done.delete(filename);
   }
@@ -37,6 +40,14 @@ export class FakeQueue implements UploadQueue {
     if (!this.disk.has(filename)) return false;
     this.done.set(filename, this.#now());
     return true;
+  }
+
+  unwanted(): SegmentName[] {
+    return [...this.gone.values()];
+  }
+
+  cleared({ filename }: SegmentName): void {
+    this.gone.delete(filename);
   }
 
   evictable(graceMs: number): Segment[] {

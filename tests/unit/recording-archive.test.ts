@@ -5,7 +5,9 @@ import { buffer } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import type { Archive, OpenedFile } from '../../src/core/contracts.ts';
 import type { Segment, SegmentName } from '../../src/core/recording.ts';
-import { aroundEach, base, closed, name, put, root, scans, segment, started } from './library.ts';
+import type { Library } from '../../src/recordings/library.ts';
+import { DiskStorage } from '../../src/storage/disk.ts';
+import { aroundEach, base, closed, counting, name, put, root, scans, segment, started } from './library.ts';
 
 aroundEach();
 
@@ -86,6 +88,78 @@ describe('With an archive', () => {
     await assert.rejects(library.remove(name(segment(0)), 'deleted'), /away/);
     assert.deepEqual(closed(library), [segment(0)]);
     assert.ok(fs.existsSync(join(root, 'box', segment(0))));
+  });
+});
+
+describe('What was deleted before the archive was known to have it', () => {
+  const unwanted = (library: Library) => library.unwanted().map((one) => one.segment);
+
+  it('is unwanted there, also after a restart and a lost half of the index, until the archive has nothing of it', async () => {
+    const archive = new FakeArchive();
+    for (const n of [0, 1]) put(segment(n));
+    const first = await started({ archive });
+    const [one, other] = first.pending() as [Segment, Segment];
+    // As an upload has it that has just ended, and whose end nobody has heard of.
+    archive.kept.set(one.filename, one);
+    assert.equal(await first.remove(one, 'deleted'), true);
+    assert.equal(await first.archived(one), false);
+    // By hand.
+    fs.rmSync(join(root, 'box', other.filename));
+    await first.sweep();
+    assert.deepEqual(unwanted(first), [0, 1]);
+    await first.close();
+    const second = await started({ archive });
+    assert.deepEqual(closed(second), [], 'it does not come back from the archive');
+    assert.deepEqual(unwanted(second), [0, 1]);
+    for (const name of second.unwanted()) second.cleared(name);
+    await second.close();
+    assert.deepEqual(unwanted(await started({ archive })), []);
+  });
+
+  it('goes up anew when it is put back, and not before the copy of the deleted one is gone', async () => {
+    const archive = new FakeArchive();
+    put(segment(0));
+    const library = await started({ archive });
+    await library.remove(name(segment(0)), 'deleted');
+    put(segment(0), 'another');
+    await library.sweep();
+    await library.settled();
+    assert.deepEqual(
+      library.pending().map((one) => one.segment),
+      [0],
+    );
+    assert.equal(await library.archived(name(segment(0))), false);
+    library.cleared(name(segment(0)));
+    assert.equal(await library.archived(name(segment(0))), true);
+  });
+
+  it('is unwanted when the upload ended while it was being deleted', async () => {
+    const archive = new FakeArchive();
+    put(segment(0));
+    const disk = new DiskStorage(root, { inUse: () => false });
+    const storage = counting(disk);
+    storage.remove = async (id, filename) => {
+      await library.archived(name(filename));
+      return disk.remove(id, filename);
+    };
+    const library = await started({ archive, storage });
+    assert.equal(await library.remove(name(segment(0)), 'deleted'), true);
+    assert.deepEqual(unwanted(library), [0]);
+  });
+
+  it('is not when the archive had it and removed it, when there was nothing, and where there is no archive', async () => {
+    const archive = new FakeArchive();
+    for (const n of [0, 1]) put(segment(n));
+    const library = await started({ archive });
+    archive.kept.set(segment(0), library.find(segment(0)) as Segment);
+    await library.archived(name(segment(0)));
+    assert.equal(await library.remove(name(segment(0)), 'deleted'), true);
+    assert.equal(await library.remove(name(segment(7)), 'deleted'), false);
+    assert.deepEqual(unwanted(library), []);
+    await library.close();
+    const without = await started();
+    assert.equal(await without.remove(name(segment(1)), 'deleted'), true);
+    assert.deepEqual(unwanted(without), []);
   });
 });
 

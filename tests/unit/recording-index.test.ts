@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { parseSegmentName, type SegmentName } from '../../src/core/recording.ts';
 import { type Entry, RecordingIndex } from '../../src/recordings/index.ts';
 
 let base: string;
@@ -63,6 +64,32 @@ describe('RecordingIndex', () => {
     assert.deepEqual(index.all, sorted);
     await index.close();
     assert.deepEqual((await open()).all, sorted);
+  });
+
+  it('remembers what was deleted until the archive has nothing of it', async () => {
+    const index = await open();
+    for (const n of [0, 1]) {
+      index.put(entry(n));
+      index.addUnwanted(parseSegmentName(entry(n).filename) as SegmentName);
+      index.delete(entry(n).filename);
+    }
+    // Put back under the same name.
+    index.put(entry(1));
+    await index.close();
+    for (let time = 0; time < 2; time++) {
+      const again = await open();
+      assert.deepEqual(
+        [...again.unwanted.values()].map((one) => one.segment),
+        [0, 1],
+      );
+      assert.deepEqual(again.all, [entry(1)]);
+      await again.close();
+    }
+    const last = await open();
+    for (const one of [...last.unwanted.values()]) last.deleteUnwanted(one);
+    await last.close();
+    assert.equal((await open()).unwanted.size, 0);
+    assert.deepEqual((await open()).all, [entry(1)]);
   });
 
   it('is written anew when most of its lines are old', async () => {

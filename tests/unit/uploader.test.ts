@@ -231,6 +231,30 @@ describe('Uploader', () => {
     assert.deepEqual(archive.puts, [segment.filename]);
   });
 
+  it('and the next one does, when the service ends before it could', async () => {
+    const segment = queue.add(1);
+    const deleted = queue.add(2);
+    queue.archived = async () => {
+      queue.delete(segment);
+      return false;
+    };
+    archive.before = async (call) => {
+      if (call === 'remove') throw AWAY;
+    };
+    uploader.wake();
+    await settled();
+    await uploader.close();
+    queue.delete(deleted);
+    assert.ok(archive.stored.has(segment.filename));
+    archive.before = async () => {};
+    const next = new Uploader({ queue, archive, localMs: 300_000, log, clock });
+    next.wake();
+    await settled();
+    assert.equal(archive.stored.size, 0);
+    assert.deepEqual(queue.unwanted(), []);
+    await next.close();
+  });
+
   it('takes a file that is gone before it was read for deleted, not for a failure', async () => {
     const segment = queue.add(1);
     queue.openLocal = async () => {
