@@ -103,7 +103,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
         if (sandboxes.closing)
           throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
         await driver.check();
-        return { archive: undefined };
+        return { archive: recordings.archiveState() };
       },
       openapiYaml,
       publicUrl: config.publicUrl,
