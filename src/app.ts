@@ -20,7 +20,7 @@ import { Events } from './core/events.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
-import { Gateway } from './gateway/server.ts';
+import { openFront } from './gateway/front.ts';
 import { EmbeddedRegistry } from './registry/embedded.ts';
 import { openRuntimeLink } from './runtime/link.ts';
 import { DiskDownloads } from './storage/downloads.ts';
@@ -112,7 +112,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     },
     apiSocket,
   );
-  const gateway = new Gateway({ access, sandboxes, apiSocket, counters, log });
+  const gateway = await openFront(config.front, { access, sandboxes, apiSocket, counters, log });
   let port: number;
   try {
     await api.listen();

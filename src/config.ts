@@ -29,6 +29,8 @@ export interface Config extends ArchiveConfig {
   readonly host: string;
   /** TCP port; 0 takes any free one. */
   readonly port: number;
+  /** What the public door is made of; see src/gateway/front.ts. */
+  readonly front: 'auto' | 'ws';
   /** Absolute path. */
   readonly dataDir: string;
   /** Absolute path, at most 38 bytes. */
@@ -90,6 +92,14 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     meaning: 'TCP port; 0 takes any free one.',
     danger: 'A Kubernetes service named `berth` injects a variable of this name; set `enableServiceLinks: false`.',
     parse: (text) => parseInteger(text, 0, 65_535),
+  },
+  front: {
+    name: 'BERTH_FRONT',
+    default: 'auto',
+    meaning:
+      'What the public door is made of: `auto`, uWebSockets.js where it loads, else the `ws` package; `ws`, that one.',
+    danger: 'For tests and diagnosis; `ws` takes more processor time for every message.',
+    parse: (text) => parseWord(text, ['auto', 'ws'] as const),
   },
   dataDir: {
     name: 'BERTH_DATA_DIR',
@@ -303,6 +313,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   const config: Config = {
     host: read('host'),
     port: read('port'),
+    front: read('front'),
     dataDir,
     runDir: read('runDir', defaultRunDir(dataDir)),
     driver: read('driver'),

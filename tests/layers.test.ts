@@ -45,7 +45,7 @@ const FREE_ROOM = 'tests';
 /** Where a third-party package lives. Tests may use any that is listed. */
 const HOMES: Readonly<Record<string, readonly string[]>> = {
   'uWebSockets.js': ['src/gateway/'],
-  ws: ['src/runtime/', 'examples/'],
+  ws: ['src/gateway/', 'src/runtime/', 'examples/'],
   dockerode: ['src/drivers/'],
   'http-proxy': ['src/api/'],
   koa: ['src/api/'],

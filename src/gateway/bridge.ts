@@ -2,7 +2,7 @@ import type { WebSocket } from 'uWebSockets.js';
 import type { Bytes } from '../core/counters.ts';
 import type { Attachment } from '../core/presence.ts';
 import { type BrowserCloseCall, browserCloseIn } from './close.ts';
-import type { Sink, Source } from './pump.ts';
+import { MAX_TO_BROWSER, type Sink, type Source, TOO_LARGE } from './pump.ts';
 
 /** The client's side: over this many unsent bytes the source is paused, and resumed when half of them are gone. */
 const HIGH_MARK = 1024 * 1024;
@@ -18,19 +18,30 @@ export interface UserData {
   readonly bridge: Bridge;
 }
 
-/** The fragment calls exist in the binary since v20 but are missing in this mirror's types. Each answers like `send`: 1 sent, 0 queued, 2 dropped. */
-export interface FragmentSocket extends WebSocket<UserData> {
+/** What a bridge needs of a client's socket. Sending answers 1 sent, 0 queued, 2 dropped; data may be dead when it returns. */
+export interface ClientSocket {
+  send(data: string | Uint8Array, isBinary: boolean): number;
   sendFirstFragment(data: Uint8Array, isBinary: boolean): number;
   sendFragment(data: Uint8Array): number;
   sendLastFragment(data: Uint8Array): number;
+  /** Bytes sent that the socket has not taken. */
+  getBufferedAmount(): number;
+  cork(deliver: () => void): unknown;
+  /** Sends a close frame behind all that was sent. */
+  end(code?: number, reason?: Uint8Array): void;
+  /** Cuts it off. May throw when it is closed. */
+  close(): void;
 }
+
+/** The fragment calls exist in the binary since v20 but are missing in this mirror's types. */
+export type FragmentSocket = WebSocket<UserData> & ClientSocket;
 
 /** Joins one client WebSocket to one source: bytes only, under back-pressure both ways, and the end of one is the end of the other. */
 export class Bridge implements Sink {
   readonly #source: Source;
   readonly #attachment: Attachment;
   readonly #bytes: Bytes;
-  #ws: FragmentSocket | undefined;
+  #ws: ClientSocket | undefined;
   #paused = false;
   #slowTimer: NodeJS.Timeout | undefined;
   #buffered = 0;
@@ -44,7 +55,7 @@ export class Bridge implements Sink {
   }
 
   /** The client's upgrade is complete. */
-  open(ws: FragmentSocket): void {
+  open(ws: ClientSocket): void {
     this.#ws = ws;
     this.#source.start(this);
     this.#attachment.onEnd = ({ code, reason }) => this.end(code, reason);
@@ -54,6 +65,7 @@ export class Bridge implements Sink {
   onMessage(message: ArrayBuffer, binary: boolean): void {
     this.#attachment.active();
     this.#bytes.in += message.byteLength;
+    if (message.byteLength > MAX_TO_BROWSER) return this.end(1009, TOO_LARGE);
     const close = browserCloseIn(message);
     if (close && this.#closesBrowser(close)) return;
     this.#source.send(message, binary);

@@ -7,8 +7,13 @@ import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
 const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'content-length', 'date']);
 
+/** A method that Node's client cannot send on. */
+export function unknownMethod(): AppError {
+  return new AppError('METHOD_NOT_ALLOWED', 'Berth does not know that method.', { Allow: '' });
+}
+
 /** How long a client may go on sending a body that is refused, in milliseconds. */
-const REST_OF_BODY_MS = 10_000;
+export const REST_OF_BODY_MS = 10_000;
 
 /** Status lines need the phrase too. */
 const PHRASES: Readonly<Record<number, string>> = {
@@ -67,12 +72,7 @@ export class Forwarder {
   forward(res: HttpResponse, req: HttpRequest, requestId: string): void {
     const method = req.getCaseSensitiveMethod();
     if (!METHODS.includes(method) || method === 'CONNECT') {
-      return refuse(
-        res,
-        new AppError('METHOD_NOT_ALLOWED', 'Berth does not know that method.', { Allow: '' }),
-        requestId,
-        this.#counters,
-      );
+      return refuse(res, unknownMethod(), requestId, this.#counters);
     }
     const query = req.getQuery();
     let upstream: ClientRequest;

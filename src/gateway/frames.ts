@@ -153,3 +153,21 @@ export function closePayload(code: number, reason: string): Buffer {
   payload.set(text, 2);
   return payload;
 }
+
+/** One whole frame towards a client: servers do not mask. */
+export function plainFrame(opcode: number, fin: boolean, payload: Uint8Array): Buffer {
+  const length = payload.byteLength;
+  const head = length < 126 ? 2 : length < 65_536 ? 4 : 10;
+  const frame = Buffer.allocUnsafe(head + length);
+  frame[0] = fin ? 0x80 | opcode : opcode;
+  if (head === 2) frame[1] = length;
+  else if (head === 4) {
+    frame[1] = 126;
+    frame.writeUInt16BE(length, 2);
+  } else {
+    frame[1] = 127;
+    frame.writeBigUInt64BE(BigInt(length), 2);
+  }
+  frame.set(payload, head);
+  return frame;
+}

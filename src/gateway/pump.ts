@@ -32,6 +32,10 @@ export interface Sink {
 /** Largest message in either direction. Chromium sends up to 256 MiB and takes up to 100 MiB (puppeteer#4543). */
 export const MAX_FROM_BROWSER = 256 * 1024 * 1024;
 export const MAX_TO_BROWSER = 100 * 1024 * 1024;
+/** uWebSockets.js cuts a socket without a word when a message is over its own limit, so that one is higher than ours. */
+export const MAX_REFUSED_READABLY = 256 * 1024 * 1024;
+/** Why a client's message over {@link MAX_TO_BROWSER} closes its connection, with 1009. */
+export const TOO_LARGE = `a message to the browser may have ${MAX_TO_BROWSER} bytes`;
 
 /** Reads of all connections share this: each is handed on before the next one starts. */
 export const READ_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);

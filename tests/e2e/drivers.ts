@@ -15,6 +15,8 @@ export type DriverName = 'local' | 'docker';
 
 /** The files below tests/e2e/docker run those next to this one once more, on the other driver. */
 export const DRIVER = (process.env.BERTH_TEST_DRIVER ?? 'local') as DriverName;
+/** The files below tests/e2e/front run them once more on the other front, see BERTH_FRONT. */
+export const FRONT = process.env.BERTH_TEST_FRONT ?? 'auto';
 /** A network for this test file alone, so that files may run at once and what is on it can be counted. */
 export const NETWORK = `bt-${process.pid}`;
 

@@ -13,6 +13,7 @@ import {
   type DriverName,
   deadXSockets,
   driverEnv,
+  FRONT,
   networksLeft,
   pidsBelow,
   runningIn,
@@ -44,6 +45,8 @@ export interface ServiceOptions {
   readonly apiKey?: string;
   /** Default: the driver that this test file is run on. */
   readonly driver?: DriverName;
+  /** The compiled program. Default: {@link SERVER}. */
+  readonly program?: string;
   /** Its folders lie in this one, which stays. Default: a folder of its own, which goes. */
   readonly base?: string;
   /** Continue on the folders of an earlier service (after {@link Service.kill}). */
@@ -62,12 +65,13 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   const runDir = options.on?.runDir ?? join(base as string, 'r');
   const driver = options.driver ?? options.on?.driver ?? DRIVER;
   deadBefore ??= new Set(deadXSockets());
-  const child = spawn(process.execPath, [SERVER], {
+  const child = spawn(process.execPath, [options.program ?? SERVER], {
     env: {
       PATH: process.env.PATH,
       BERTH_PORT: '0',
       BERTH_DATA_DIR: dataDir,
       BERTH_RUN_DIR: runDir,
+      BERTH_FRONT: FRONT,
       ...driverEnv(driver),
       ...options.env,
     },

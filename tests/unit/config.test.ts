@@ -22,6 +22,7 @@ test('an empty environment gives the defaults, frozen', () => {
   assert.deepEqual(rest, {
     host: '127.0.0.1',
     port: 3000,
+    front: 'auto',
     dataDir: `${process.cwd()}/data`,
     driver: 'local',
     dockerSocket: '/var/run/docker.sock',
@@ -73,6 +74,7 @@ test('good values arrive parsed', () => {
   const config = loadConfig({
     BERTH_HOST: '0.0.0.0',
     BERTH_PORT: '0',
+    BERTH_FRONT: 'ws',
     BERTH_DATA_DIR: '/srv/berth',
     BERTH_RUN_DIR: '/run/berth',
     BERTH_DRIVER: 'docker',
@@ -115,6 +117,7 @@ test('good values arrive parsed', () => {
   assert.deepEqual(config, {
     host: '0.0.0.0',
     port: 0,
+    front: 'ws',
     dataDir: '/srv/berth',
     runDir: '/run/berth',
     driver: 'docker',
@@ -183,6 +186,7 @@ test('a bad value stops the start with one sentence that names the setting', () 
     BERTH_CHROMIUM: ['/nowhere/chromium', '/'],
     BERTH_LOG_LEVEL: ['verbose', 'INFO'],
     BERTH_START_TIMEOUT_SECONDS: ['0', '601', '1e2'],
+    BERTH_FRONT: ['uws', 'Auto'],
     BERTH_ON_EXIT: ['drop'],
     BERTH_S3_BUCKET: ['a', 'a b', 's3://bucket', 'bucket/folder'],
     BERTH_S3_ENDPOINT: ['minio:9000', 's3.example.com', 'http://u:p@minio:9000', 'http://minio?x'],

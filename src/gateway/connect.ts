@@ -1,0 +1,114 @@
+import { randomUUID } from 'node:crypto';
+import type { Access, Credentials } from '../core/access.ts';
+import { sees } from '../core/access.ts';
+import type { Log } from '../core/contracts.ts';
+import type { Counters } from '../core/counters.ts';
+import { AppError } from '../core/errors.ts';
+import type { Attachment } from '../core/presence.ts';
+import { SANDBOX_ID } from '../core/sandbox.ts';
+import type { Sandboxes } from '../core/sandboxes.ts';
+import { Bridge } from './bridge.ts';
+import { openCdp } from './cdp.ts';
+import { type WebSocketRoute, webSocketRoute } from './routes.ts';
+import { openVnc } from './vnc.ts';
+
+/** What every front needs. */
+export interface GatewayOptions {
+  readonly access: Access;
+  readonly sandboxes: Sandboxes;
+  /** The API's private unix socket. */
+  readonly apiSocket: string;
+  readonly counters: Counters;
+  readonly log: Log;
+}
+
+/** The public door, whichever server it is made of. */
+export interface Front {
+  /** Resolves with the port; rejects with a sentence when it cannot listen. */
+  listen(host: string, port: number): Promise<number>;
+  /** Waits until HTTP answers that are on their way have gone out, at most this long, in milliseconds. */
+  drain(limitMs: number): Promise<void>;
+  /** Takes no new connections and ends what is left. */
+  close(): void;
+}
+
+/** A client's wish for a WebSocket, in no server's own types. */
+export interface UpgradeRequest extends Credentials {
+  readonly requestId: string;
+  /** Without the query. */
+  readonly path: string;
+}
+
+/** How long opening the connection inside the sandbox may take, in milliseconds. */
+const UPSTREAM_LIMIT_MS = 40_000;
+/**
+ * Load balancers drop silent connections after 60 s, so every client is pinged within half of that. One of which nothing was
+ * heard for 56 s (uWebSockets.js counts in steps of four) is gone, and no longer keeps its sandbox from being idle.
+ */
+export const PING_EVERY_MS = 25_000;
+export const SILENCE_SECONDS = 56;
+
+/** From a checked request to a bridge whose upstream side is open. Throws what the client is to read instead of the 101. */
+export async function connectSandbox(options: GatewayOptions, req: UpgradeRequest, gone: AbortSignal): Promise<Bridge> {
+  const route = webSocketRoute(req.path);
+  if (!route) throw new AppError('NOT_FOUND', `There is no WebSocket at ${req.path}.`);
+  assertAllowed(options, req, route);
+  const signal = AbortSignal.any([gone, AbortSignal.timeout(UPSTREAM_LIMIT_MS)]);
+  const record = req.query.get('recording') === 'true';
+  const { sandboxId, kind } = route;
+  const attachment = await options.sandboxes.attach(sandboxId, kind, record, signal);
+  const bridge = await open(options, route, attachment, signal).catch(async (err: unknown) => {
+    // The browser died a moment ago and its runtime has not said so yet: the next one is on its way.
+    if (kind !== 'client' || !(err instanceof AppError) || err.errorName !== 'BROWSER_UNREACHABLE') throw err;
+    const next = await options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
+    return open(options, route, next, signal);
+  });
+  options.log.info({ requestId: req.requestId, sandboxId, kind }, 'connected');
+  return bridge;
+}
+
+/** Opens the sandbox's side. */
+async function open(
+  options: GatewayOptions,
+  route: WebSocketRoute,
+  attachment: Attachment,
+  signal: AbortSignal,
+): Promise<Bridge> {
+  try {
+    const path = route.devtoolsPath ?? attachment.browserPath;
+    const viewer = route.kind === 'viewer';
+    const source = await (viewer ? openVnc(attachment.way, signal) : openCdp(attachment.way, path, signal));
+    return new Bridge(source, attachment, options.counters.bytes[viewer ? 'livestream' : 'automation']);
+  } catch (err) {
+    attachment.detach();
+    throw err;
+  }
+}
+
+function assertAllowed(options: GatewayOptions, req: UpgradeRequest, { sandboxId, role }: WebSocketRoute): void {
+  const principal = options.access.authenticateFor(req, sandboxId, role);
+  const info = SANDBOX_ID.test(sandboxId) ? options.sandboxes.find(sandboxId) : undefined;
+  if (!info || (principal && !sees(principal, info.spec.owner))) {
+    throw new AppError('SANDBOX_NOT_FOUND', `sandbox not found: ${sandboxId}`);
+  }
+  if (principal?.role === 'viewer') throw new AppError('FORBIDDEN', 'This key may look but not control anything.');
+}
+
+/** Plain HTTP on a WebSocket path. */
+export function upgradeRequired(): AppError {
+  const message = 'This address is a WebSocket: connect with puppeteer.connect, connectOverCDP, noVNC or wscat.';
+  return new AppError('UPGRADE_REQUIRED', message, { Upgrade: 'websocket' });
+}
+
+/**
+ * Which of the offered subprotocols is taken, if any. noVNC before 1.0 and websockify offer `binary`; a server that takes
+ * none of the offers is refused by browsers.
+ */
+export function chooseProtocol(offers: readonly string[]): string {
+  return offers.includes('binary') ? 'binary' : (offers[0] ?? '');
+}
+
+/** The caller's own id when it is harmless to log, else a new one. */
+export function requestIdOf(given: string | string[] | undefined): string {
+  return typeof given === 'string' && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID();
+}

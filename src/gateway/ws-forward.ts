@@ -1,0 +1,137 @@
+import { Agent, type ClientRequest, type IncomingMessage, request, type ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { pipeline } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Counters } from '../core/counters.ts';
+import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import { REST_OF_BODY_MS, statusLine } from './forward.ts';
+
+/** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1). Node has answered an `Expect` already. */
+const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'date', 'expect']);
+
+/** A failure as the response, JSON in the house's shape. */
+export function refuseRequest(res: ServerResponse, err: unknown, requestId: string, counters: Counters): void {
+  counters.refused(err);
+  const headers = err instanceof AppError ? err.headers : {};
+  const type = 'application/json; charset=utf-8';
+  const body = JSON.stringify(errorBody(err, requestId));
+  res.writeHead(errorStatus(err), { 'Content-Type': type, 'X-Request-Id': requestId, ...headers }).end(body);
+}
+
+/** The same on a socket that Node's server has given up. */
+export function refuseSocket(socket: Duplex, err: unknown, requestId: string, counters: Counters): void {
+  counters.refused(err);
+  socket.on('error', () => {});
+  if (!socket.writable) return void socket.destroy();
+  const body = JSON.stringify(errorBody(err, requestId));
+  const headers = {
+    'Content-Type': 'application/json; charset=utf-8',
+    'X-Request-Id': requestId,
+    'Content-Length': Buffer.byteLength(body),
+    Connection: 'close',
+    ...(err instanceof AppError ? err.headers : {}),
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${statusLine(errorStatus(err))}\r\n${lines.join('')}\r\n${body}`, () => socket.destroy());
+}
+
+/** Passes plain HTTP on to the API's private socket, streaming both bodies under back-pressure. */
+export class WsForwarder {
+  readonly #socketPath: string;
+  readonly #counters: Counters;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
+  #underWay = 0;
+
+  constructor(socketPath: string, counters: Counters) {
+    this.#socketPath = socketPath;
+    this.#counters = counters;
+  }
+
+  forward(req: IncomingMessage, res: ServerResponse, requestId: string): void {
+    this.#underWay++;
+    res.once('close', () => this.#underWay--);
+    let upstream: ClientRequest;
+    try {
+      upstream = request({
+        socketPath: this.#socketPath,
+        agent: this.#agent,
+        method: req.method,
+        path: req.url,
+        headers: {
+          ...copyHeaders(req),
+          'x-request-id': requestId,
+          'x-real-ip': req.socket.remoteAddress ?? '',
+        },
+      });
+    } catch (err) {
+      // Node's server lets some of what Node's client throws at through, such as raw UTF-8 in a path.
+      const refusal = new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err);
+      return refuseRequest(res, refusal, requestId, this.#counters);
+    }
+    upstream.on('response', (answer) => this.#onAnswer(req, res, upstream, answer));
+    upstream.on('error', (err) => {
+      if (res.destroyed) return;
+      if (res.headersSent) return void res.destroy();
+      req.resume();
+      const refusal = new AppError('INTERNAL', 'The API did not answer.', {}, err);
+      refuseRequest(res, refusal, requestId, this.#counters);
+    });
+    res.once('close', () => upstream.destroy());
+    req.on('data', (chunk: Buffer) => {
+      this.#counters.bytes.http.in += chunk.length;
+    });
+    req.pipe(upstream);
+  }
+
+  /** Waits until no request is under way, at most this long, in milliseconds. */
+  async drain(limitMs: number): Promise<void> {
+    const deadline = performance.now() + limitMs;
+    while (this.#underWay > 0 && performance.now() < deadline) await sleep(10);
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+
+  #onAnswer(req: IncomingMessage, res: ServerResponse, upstream: ClientRequest, answer: IncomingMessage): void {
+    const passOn = (): void => {
+      clearTimeout(timer);
+      for (const event of ['end', 'close']) req.off(event, passOn);
+      this.#passOn(res, answer);
+    };
+    let timer: NodeJS.Timeout | undefined;
+    if (req.complete) return passOn();
+    // The API may answer before it has read the whole body. A client that is still sending would meet a reset instead of the
+    // answer, were it given now (RFC 9112 section 9.6), so the rest of the body is thrown away first.
+    answer.once('end', () => upstream.destroy());
+    req.unpipe(upstream);
+    req.resume();
+    for (const event of ['end', 'close']) req.once(event, passOn);
+    timer = setTimeout(passOn, REST_OF_BODY_MS);
+  }
+
+  #passOn(res: ServerResponse, answer: IncomingMessage): void {
+    if (res.destroyed) return void answer.destroy();
+    const headers: string[] = [];
+    for (let i = 0; i < answer.rawHeaders.length; i += 2) {
+      const name = answer.rawHeaders[i] as string;
+      if (!OWN_HEADERS.has(name.toLowerCase())) headers.push(name, answer.rawHeaders[i + 1] as string);
+    }
+    res.writeHead(answer.statusCode ?? 500, headers);
+    res.flushHeaders();
+    answer.on('data', (chunk: Buffer) => {
+      this.#counters.bytes.http.out += chunk.length;
+    });
+    // A body that ends short cannot be mended: the pipeline breaks the client's connection then, so that it sees no short file.
+    pipeline(answer, res, () => {});
+  }
+}
+
+function copyHeaders(req: IncomingMessage): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = {};
+  for (const [name, values = []] of Object.entries(req.headersDistinct)) {
+    const [first, ...others] = values;
+    if (first !== undefined && !OWN_HEADERS.has(name)) headers[name] = others.length > 0 ? values : first;
+  }
+  return headers;
+}

@@ -1,0 +1,159 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { WebSocketServer } from 'ws';
+import { AppError } from '../core/errors.ts';
+import type { Bridge } from './bridge.ts';
+import {
+  chooseProtocol,
+  connectSandbox,
+  type Front,
+  type GatewayOptions,
+  PING_EVERY_MS,
+  requestIdOf,
+  SILENCE_SECONDS,
+  upgradeRequired,
+} from './connect.ts';
+import { unknownMethod } from './forward.ts';
+import { MAX_TO_BROWSER } from './pump.ts';
+import { webSocketRoute } from './routes.ts';
+import { ReasonedWebSocket, WsClient } from './ws-client.ts';
+import { refuseRequest, refuseSocket, WsForwarder } from './ws-forward.ts';
+
+/** How often it is looked for silent clients, in milliseconds; uWebSockets.js counts in such steps too. */
+const LOOK_EVERY_MS = 4000;
+
+/** The public door on Node's own HTTP server and the `ws` package, for where uWebSockets.js does not load. */
+export class WsGateway implements Front {
+  readonly #options: GatewayOptions;
+  readonly #forwarder: WsForwarder;
+  readonly #server: Server;
+  readonly #handshakes = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    maxPayload: MAX_TO_BROWSER,
+    // Costs memory and fragments messages; CDP runs on fast links (websockets/ws#1202).
+    perMessageDeflate: false,
+    WebSocket: ReasonedWebSocket,
+    handleProtocols: (offers) => chooseProtocol([...offers]),
+  });
+  readonly #clients = new Set<WsClient>();
+  readonly #timers: readonly NodeJS.Timeout[];
+
+  constructor(options: GatewayOptions) {
+    this.#options = options;
+    this.#forwarder = new WsForwarder(options.apiSocket, options.counters);
+    this.#server = createServer((req, res) => this.#onRequest(req, res));
+    this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
+    this.#server.on('connect', (req, socket) => this.#refuse(socket, unknownMethod(), req));
+    this.#server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
+      if (err.code === 'ECONNRESET') return void socket.destroy();
+      const badMethod = err.code === 'HPE_INVALID_METHOD';
+      this.#refuse(socket, badMethod ? unknownMethod() : new AppError('INVALID_REQUEST', `${err.message}.`, {}, err));
+    });
+    this.#handshakes.on('wsClientError', (err, socket, req) =>
+      this.#refuse(socket, new AppError('INVALID_REQUEST', `${err.message}.`), req),
+    );
+    const eachClient = (everyMs: number, what: (client: WsClient) => void): NodeJS.Timeout =>
+      setInterval(() => {
+        for (const client of this.#clients) what(client);
+      }, everyMs);
+    this.#timers = [
+      eachClient(PING_EVERY_MS, (client) => client.ping()),
+      eachClient(LOOK_EVERY_MS, (client) => client.cutIfSilent(SILENCE_SECONDS * 1000)),
+    ];
+  }
+
+  listen(host: string, port: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', (err) => reject(new Error(`Cannot listen on ${host}:${port}: ${err.message}.`)));
+      this.#server.listen(port, host, () => resolve((this.#server.address() as AddressInfo).port));
+    });
+  }
+
+  drain(limitMs: number): Promise<void> {
+    return this.#forwarder.drain(limitMs);
+  }
+
+  close(): void {
+    this.#server.close();
+    for (const timer of this.#timers) clearInterval(timer);
+    for (const client of this.#clients) client.bridge.end(1001, 'the service is going away');
+    this.#forwarder.close();
+    this.#server.closeAllConnections();
+  }
+
+  #onRequest(req: IncomingMessage, res: ServerResponse): void {
+    const requestId = requestIdOf(req.headers['x-request-id']);
+    if (!webSocketRoute(pathOf(req))) return this.#forwarder.forward(req, res, requestId);
+    refuseRequest(res, upgradeRequired(), requestId, this.#options.counters);
+  }
+
+  #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
+    if (!isHandshake(req)) return this.#serveWithoutUpgrade(req, socket, head);
+    const gone = new AbortController();
+    for (const event of ['end', 'close', 'error']) socket.once(event, () => gone.abort());
+    const request = {
+      requestId: requestIdOf(req.headers['x-request-id']),
+      path: pathOf(req),
+      query: new URLSearchParams(req.url?.split('?', 2)[1] ?? ''),
+      headers: req.headers,
+    };
+    connectSandbox(this.#options, request, gone.signal).then(
+      (bridge) => {
+        if (!gone.signal.aborted) return this.#shakeHands(req, socket as Socket, head, bridge);
+        bridge.abandon();
+        socket.destroy();
+      },
+      (err: unknown) => {
+        const { requestId, path } = request;
+        if (!(err instanceof AppError)) this.#options.log.warn({ requestId, path, err }, 'upgrade failed');
+        if (gone.signal.aborted) socket.destroy();
+        else refuseSocket(socket, err, requestId, this.#options.counters);
+      },
+    );
+  }
+
+  #shakeHands(req: IncomingMessage, socket: Socket, head: Buffer, bridge: Bridge): void {
+    let done = false;
+    this.#handshakes.handleUpgrade(req, socket, head, (ws) => {
+      done = true;
+      const client = new WsClient(ws, socket, bridge);
+      this.#clients.add(client);
+      ws.once('close', () => this.#clients.delete(client));
+    });
+    if (!done) bridge.abandon();
+  }
+
+  /**
+   * Node's server takes every `Upgrade` for one that we want. Java's client offers HTTP/2 so with an ordinary request: it is
+   * put back without the offer, on a connection that begins anew.
+   */
+  #serveWithoutUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
+    let text = `${req.method} ${req.url} HTTP/1.1\r\n`;
+    for (let i = 0; i < req.rawHeaders.length; i += 2) {
+      const name = req.rawHeaders[i] as string;
+      if (!/^(connection|upgrade|http2-settings)$/i.test(name)) text += `${name}: ${req.rawHeaders[i + 1]}\r\n`;
+    }
+    socket.unshift(Buffer.concat([Buffer.from(`${text}\r\n`, 'latin1'), head]));
+    this.#server.emit('connection', socket);
+  }
+
+  #refuse(socket: Duplex, err: AppError, req?: IncomingMessage): void {
+    refuseSocket(socket, err, requestIdOf(req?.headers['x-request-id']), this.#options.counters);
+  }
+}
+
+/** Whether it is a WebSocket's handshake and not only something like it. */
+function isHandshake({ method, headers }: IncomingMessage): boolean {
+  return (
+    method === 'GET' &&
+    headers.upgrade?.toLowerCase() === 'websocket' &&
+    /^[+/0-9A-Za-z]{22}==$/.test(headers['sec-websocket-key'] ?? '') &&
+    /^(13|8)$/.test(headers['sec-websocket-version'] ?? '')
+  );
+}
+
+function pathOf(req: IncomingMessage): string {
+  return (req.url ?? '').split('?', 1)[0] as string;
+}
