@@ -1,0 +1,244 @@
+/** What a side that stops reading costs, and how much one message may hold. The deadline of a slow client makes this file slow. */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type WebSocket from 'ws';
+import type { Sandbox } from '../../src/client/client.ts';
+import { type Site, serveSite, signalPart } from './drivers.ts';
+import { type Service, startService, waitFor } from './service.ts';
+import { openSocket, type Raw, withRaw } from './sockets.ts';
+
+/** Far above what any case takes, so that a hang fails the case and not the whole run. */
+const LIMIT = { timeout: 180_000 };
+const MIB = 1024 * 1024;
+/** A client must mask, but the key is its own business, and zero is the cheapest. */
+const UNMASKED = { generateMask: (mask: Buffer) => mask.fill(0) };
+
+let service: Service;
+let site: Site;
+let box: Sandbox;
+/** Of the client that must notice nothing of what the others do. */
+let bystander: Sandbox;
+
+before(async () => {
+  service = await startService();
+  site = await serveSite((_req, res) => res.setHeader('content-type', 'text/html').end('<!doctype html>'));
+  [box, bystander] = await Promise.all([service.client.create(), service.client.create()]);
+}, LIMIT);
+
+after(async () => {
+  site?.close();
+  try {
+    await service.stop();
+  } finally {
+    await service.clean();
+  }
+}, LIMIT);
+
+describe('A side that stops reading', () => {
+  it(
+    'Of a client that takes nothing 200 MB wait in the browser; after 30 s it is closed with a reason.',
+    LIMIT,
+    async () => {
+      const socket = await openSocket(box.cdpUrl as string);
+      const closed = closeOf(socket);
+      const sessionId = await attach(socket, 'about:blank');
+      await whileOthersWork(48 * MIB, async () => {
+        socket.pause();
+        const params = { expression: `'x'.repeat(${8 * MIB})`, returnByValue: true };
+        for (let id = 100; id < 125; id++)
+          socket.send(JSON.stringify({ id, method: 'Runtime.evaluate', params, sessionId }));
+        await waitFor(
+          async () => (await service.client.get(box.sandboxId)).clients === 0,
+          'the service to give the client up',
+          90_000,
+        );
+      });
+      // What waited for it, the reason last, is there for a few seconds more.
+      socket.resume();
+      assert.deepEqual(await closed, { code: 1008, reason: 'the client does not read what is sent to it' });
+    },
+  );
+
+  it(
+    'A browser that takes nothing gets at most 128 MiB ahead; then its client is closed with a reason.',
+    LIMIT,
+    async () => {
+      const victim = await service.client.create();
+      const socket = await openSocket(victim.cdpUrl as string, [], UNMASKED);
+      const closed = closeOf(socket);
+      await signalPart(service, victim.sandboxId, 'chromium', 'SIGSTOP');
+      // The queue, and as much again for what is on its way into it.
+      await whileOthersWork(256 * MIB, async () => {
+        const message = Buffer.alloc(4 * MIB, ' ');
+        for (let i = 0; i < 64 && socket.readyState === socket.OPEN; i++) {
+          await new Promise((resolve) => socket.send(message, { binary: false }, resolve));
+        }
+        assert.deepEqual(await closed, { code: 1008, reason: 'the browser does not read what is sent to it' });
+      });
+      await service.client.delete(victim.sandboxId);
+    },
+  );
+});
+
+describe('One message', () => {
+  it('of 256 MB from the browser arrives byte by byte.', LIMIT, async () => {
+    const socket = await openSocket(box.cdpUrl as string);
+    const sessionId = await attach(socket, `${site.url}/`);
+    const { data, sha256 } = await makeText(socket, sessionId, 256_000_000);
+    const from = data.indexOf('"value":"') + 9;
+    const text = data.subarray(from, from + 256_000_000);
+    assert.equal(data[from + 256_000_000], 0x22, 'the text ends where it should');
+    assert.equal(createHash('sha256').update(text).digest('hex'), sha256);
+    socket.terminate();
+  });
+
+  it('of 100 MB to the browser arrives byte by byte.', LIMIT, async () => {
+    const socket = await openSocket(box.cdpUrl as string, [], UNMASKED);
+    const sessionId = await attach(socket, `${site.url}/`);
+    const text = randomText(100_000_000);
+    const head = `{"id":1,"sessionId":"${sessionId}","method":"Runtime.evaluate","params":{"expression":"(${DIGEST})('`;
+    const message = Buffer.concat([
+      Buffer.from(head),
+      text,
+      Buffer.from(`')","awaitPromise":true,"returnByValue":true}}`),
+    ]);
+    const answer = answerTo(socket, 1);
+    socket.send(message, { binary: false });
+    const { result } = JSON.parse((await answer).toString()).result;
+    assert.equal(result.value, createHash('sha256').update(text).digest('hex'));
+    socket.terminate();
+  });
+
+  it(
+    'of more than 100 MiB to the browser closes its client with 1009 and a reason, and nobody else.',
+    LIMIT,
+    async () => {
+      await withRaw(box.cdpUrl as string, async (other) => {
+        const socket = await openSocket(box.cdpUrl as string, [], UNMASKED);
+        const closed = closeOf(socket);
+        socket.send(Buffer.alloc(100 * MIB + 1, ' '), { binary: false }, () => {});
+        assert.deepEqual(await closed, { code: 1009, reason: 'a message to the browser may have 104857600 bytes' });
+        assert.match((await other.send('Browser.getVersion')).product, /^Chrome/);
+      });
+    },
+  );
+});
+
+/**
+ * Does something while another sandbox's client goes on with its round trips, and the service's memory is looked at: it
+ * may grow by so many bytes.
+ */
+async function whileOthersWork(mostBytes: number, use: () => Promise<void>): Promise<void> {
+  const before = rss();
+  let most = before;
+  let trips = 0;
+  let over = false;
+  await withRaw(bystander.cdpUrl as string, async (other: Raw) => {
+    const work = async (): Promise<void> => {
+      while (!over) {
+        assert.match((await other.send('Browser.getVersion')).product, /^Chrome/);
+        trips++;
+        most = Math.max(most, rss());
+        await sleep(20);
+      }
+    };
+    const working = work();
+    await Promise.race([use(), working]).finally(() => {
+      over = true;
+    });
+    await working;
+  });
+  assert.ok(trips > 2, `${trips} round trips`);
+  const grown = Math.round((most - before) / MIB);
+  assert.ok(most - before <= mostBytes, `the service has grown by ${grown} MiB`);
+}
+
+/** Resident memory of the service, in bytes. */
+function rss(): number {
+  const status = readFileSync(`/proc/${service.process.pid}/status`, 'utf8');
+  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) * 1024;
+}
+
+function closeOf(socket: WebSocket): Promise<{ code: number; reason: string }> {
+  socket.on('error', () => {});
+  return new Promise((resolve) => {
+    socket.once('close', (code, reason) => resolve({ code, reason: reason.toString() }));
+  });
+}
+
+/** The message, as it came, that answers this call; looks only at its ends, since it may be huge. */
+function answerTo(socket: WebSocket, id: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const onMessage = (data: Buffer): void => {
+      if (!data.subarray(0, 64).includes(`{"id":${id},`)) return;
+      socket.off('message', onMessage);
+      resolve(data);
+    };
+    socket.on('message', onMessage);
+    socket.once('close', (code, reason) => reject(new Error(`closed with ${code} "${reason}"`)));
+  });
+}
+
+let lastId = 1000;
+
+function call(socket: WebSocket, method: string, params: object, sessionId?: string): Promise<Buffer> {
+  const id = ++lastId;
+  const answer = answerTo(socket, id);
+  socket.send(JSON.stringify({ id, method, params, sessionId }));
+  return answer;
+}
+
+/** A page of its own for this client; its session. */
+async function attach(socket: WebSocket, url: string): Promise<string> {
+  const { targetId } = JSON.parse((await call(socket, 'Target.createTarget', { url })).toString()).result;
+  const attached = await call(socket, 'Target.attachToTarget', { targetId, flatten: true });
+  const { sessionId } = JSON.parse(attached.toString()).result;
+  const secure = { expression: 'isSecureContext && document.readyState', returnByValue: true };
+  if (url !== 'about:blank') {
+    await waitFor(
+      async () => (await call(socket, 'Runtime.evaluate', secure, sessionId)).includes('"complete"'),
+      'the page to load',
+    );
+  }
+  return sessionId;
+}
+
+/** In the page: the SHA-256 of a text of ASCII. */
+const DIGEST = `async (text) => {
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)));
+  return [...hash].map((b) => b.toString(16).padStart(2, '0')).join('');
+}`.replaceAll('\n', ' ');
+
+/** Has the page make so many bytes of text; the message that brings them, and what the page says their SHA-256 is. */
+async function makeText(
+  socket: WebSocket,
+  sessionId: string,
+  bytes: number,
+): Promise<{ data: Buffer; sha256: string }> {
+  const make = `(${randomText})(${bytes})`;
+  const expression = `globalThis.text = new TextDecoder('ascii').decode(${make}); (${DIGEST})(text)`;
+  const digest = await call(
+    socket,
+    'Runtime.evaluate',
+    { expression, awaitPromise: true, returnByValue: true },
+    sessionId,
+  );
+  const data = await call(socket, 'Runtime.evaluate', { expression: 'text', returnByValue: true }, sessionId);
+  return { data, sha256: JSON.parse(digest.toString()).result.result.value };
+}
+
+/** Digits and capital letters, four at a time (xorshift), without a period that would hide a part in the wrong place. Runs in pages too. */
+function randomText(bytes: number): Uint8Array {
+  const words = new Uint32Array(bytes / 4);
+  let state = 0x9e3779b9;
+  for (let i = 0; i < words.length; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    words[i] = (state & 0x07070707) + 0x30303030;
+  }
+  return new Uint8Array(words.buffer);
+}
