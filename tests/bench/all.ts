@@ -1,0 +1,30 @@
+/**
+ * Every part of the bench, one after the other: `npm run bench [-- --quick] [-- folder for the JSON files]`. A part that fails
+ * does not keep the others from running; the exit code tells.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+/** Each alone: `node dist/tests/bench/<part>.js`. */
+const PARTS = ['roundtrip', 'relay', 'screenshots', 'connections', 'start', 'vnc', 'idle'];
+const args = process.argv.slice(2);
+
+let child: ChildProcess | undefined;
+let stopped = false;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    stopped = true;
+    child?.kill(signal);
+  });
+}
+const failed: string[] = [];
+for (const part of PARTS) {
+  if (stopped) break;
+  const file = fileURLToPath(new URL(`./${part}.js`, import.meta.url));
+  child = spawn(process.execPath, [file, ...args], { stdio: 'inherit' });
+  const running = child;
+  const code = await new Promise((resolve) => running.once('exit', resolve));
+  if (code !== 0) failed.push(part);
+}
+if (failed.length > 0) console.error(`failed: ${failed.join(', ')}`);
+process.exit(failed.length > 0 || stopped ? 1 : 0);

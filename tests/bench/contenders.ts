@@ -1,0 +1,47 @@
+/** Clients of one Chromium, one client by each way there is to it. */
+import type { DriverName } from '../e2e/drivers.ts';
+import { pinToOneCpu } from './measure.ts';
+import type { Bench, Program } from './part.ts';
+import { peers } from './proxies.ts';
+import { browserPort, canEnterNetworks, drivers, pidsOf, runtimeOf } from './sandbox.ts';
+
+export interface Contender {
+  /** `direct`, `nginx`, …, `berth`. */
+  readonly name: string;
+  readonly driver: DriverName;
+  readonly client: Program;
+  /** What stands between client and browser. */
+  readonly relays: readonly number[];
+}
+
+/**
+ * One sandbox for each driver, whose Chromium is met directly, through Berth and, where this machine sees its port, through the
+ * other proxies. `sessions` for each client; `pin` puts clients, proxies and browsers on one CPU.
+ */
+export async function contenders(bench: Bench, sessions: number, pin: boolean): Promise<Contender[]> {
+  const all: Contender[] = [];
+  for (const driver of await drivers(bench)) {
+    if (driver === 'docker' && !canEnterNetworks(bench)) continue;
+    const service = await bench.service(driver);
+    const { sandboxId, cdpUrl } = await service.client.create({ sandboxIdleTimeoutSeconds: 3600 });
+    const browser = await browserPort(service, sandboxId);
+    const at = (port: number): string => `ws://127.0.0.1:${port}${browser.path}`;
+    const add = async (name: string, url: string, relays: readonly number[], inNetworkOf?: number): Promise<void> => {
+      all.push({ name, driver, client: await bench.program('client', [url, sessions], inNetworkOf), relays });
+    };
+    await add('direct', at(browser.port), [], driver === 'docker' ? browser.pid : undefined);
+    if (driver === 'local') {
+      for (const start of peers(bench)) {
+        const { name, port, pids } = await start(bench, browser.port);
+        await add(name, at(port), pids);
+      }
+    }
+    const inside = await pidsOf(service, sandboxId);
+    const ours = [service.process.pid as number];
+    if (driver === 'docker') ours.push(await runtimeOf(inside));
+    await add('berth', cdpUrl as string, ours);
+    if (pin) pinToOneCpu([...inside, ...(await pidsOf(service, sandboxId))]);
+  }
+  if (pin) pinToOneCpu(all.flatMap(({ client, relays }) => [client.pid, ...relays]));
+  return all;
+}

@@ -1,0 +1,21 @@
+/** Berth's gateway alone, as it is in the service, in front of a port that stands for a sandbox's browser. */
+import { randomBytes } from 'node:crypto';
+import { Access } from '../../../src/core/access.ts';
+import type { Way } from '../../../src/core/contracts.ts';
+import { Counters } from '../../../src/core/counters.ts';
+import { Presence } from '../../../src/core/presence.ts';
+import type { Sandboxes } from '../../../src/core/sandboxes.ts';
+import { Gateway } from '../../../src/gateway/server.ts';
+import { args, serve } from './answer.ts';
+
+const [port] = args as [number];
+const way: Way = { endpoint: { host: '127.0.0.1', port }, prefix: '' };
+const presence = new Presence('bench', () => {});
+const sandboxes = {
+  find: () => ({ spec: {} }),
+  attach: async () => presence.join('client', way, '/', () => 'restart'),
+} as unknown as Sandboxes;
+const access = new Access([], randomBytes(32));
+const log = { info() {}, warn: console.error, error: console.error };
+const gateway = new Gateway({ access, sandboxes, apiSocket: '/nowhere', counters: new Counters(), log });
+serve({ port: await gateway.listen('127.0.0.1', 0) });

@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+/** Each part and a row that its first table always has. */
+const PARTS = {
+  roundtrip: 'berth',
+  relay: 'berth, local',
+  screenshots: 'berth',
+  connections: 'berth, local',
+  vnc: 'berth',
+  idle: 'runtime (ours)',
+  start: 'local: POST /sandboxes to READY',
+} as const;
+
+describe('the bench, with few and short rounds', { timeout: 300_000 }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bt-'));
+  // The users of the sandboxes have to get through to their own folders.
+  chmodSync(folder, 0o711);
+  after(() => rmSync(folder, { recursive: true }));
+
+  for (const [part, name] of Object.entries(PARTS)) {
+    it(`${part} measures something and leaves nothing behind`, async () => {
+      const file = fileURLToPath(new URL(`../bench/${part}.js`, import.meta.url));
+      const temp = join(folder, part);
+      mkdirSync(temp, { mode: 0o711 });
+      const env = { ...process.env, TMPDIR: temp };
+      await promisify(execFile)(process.execPath, [file, '--quick', folder], { env, timeout: 120_000 });
+      const { tables } = JSON.parse(readFileSync(join(folder, `${part}.json`), 'utf8'));
+      const rows = tables[0].rows as Record<string, unknown>[];
+      const row = rows.find((one) => Object.values(one)[0] === name);
+      assert.ok(row, `a row "${name}" in ${JSON.stringify(rows)}`);
+      for (const [column, value] of Object.entries(row).slice(1)) {
+        const number = typeof value === 'object' ? (value as { median: number }).median : value;
+        assert.ok(Number.isFinite(number), `${column} of ${name} is ${JSON.stringify(value)}`);
+      }
+      assert.deepEqual(readdirSync(temp), []);
+    });
+  }
+});
