@@ -64,11 +64,12 @@ export class Bridge implements Sink {
   /** One whole message from the client. */
   onMessage(message: ArrayBuffer, binary: boolean): void {
     this.#attachment.active();
-    this.#bytes.in += message.byteLength;
-    if (message.byteLength > MAX_TO_BROWSER) return this.end(1009, TOO_LARGE);
-    const close = browserCloseIn(message);
+    const bytes = Buffer.from(message);
+    this.#bytes.in += bytes.length;
+    if (bytes.length > MAX_TO_BROWSER) return this.end(1009, TOO_LARGE);
+    const close = browserCloseIn(bytes);
     if (close && this.#closesBrowser(close)) return;
-    this.#source.send(message, binary);
+    this.#source.send(bytes, binary);
     if (this.#source.queued > MAX_QUEUED) this.end(1008, 'the browser does not read what is sent to it');
   }
 

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type { Way } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
-import { closePayload, FrameParser, maskedFrame, OPCODE } from './frames.ts';
+import { closePayload, FrameParser, isOneFrame, maskedFrame, OPCODE } from './frames.ts';
 import { connectOrRefuse, MAX_FROM_BROWSER, READ_BUFFER, type Sink, type Source } from './pump.ts';
 
 /** RFC 6455 section 1.3. */
@@ -84,8 +84,8 @@ class CdpSource implements Source {
     else this.#socket.resume();
   }
 
-  send(message: ArrayBuffer, binary: boolean): void {
-    if (!this.#closing) this.#socket.write(maskedFrame(binary ? OPCODE.binary : OPCODE.text, new Uint8Array(message)));
+  send(message: Uint8Array, binary: boolean): void {
+    if (!this.#closing) this.#socket.write(maskedFrame(binary ? OPCODE.binary : OPCODE.text, message));
   }
 
   pause(): void {
@@ -121,7 +121,9 @@ class CdpSource implements Source {
   }
 
   #deliver(data: Buffer): void {
-    this.#sink?.batch(() => this.#parser.push(data));
+    // One frame is one write anyway.
+    if (isOneFrame(data)) this.#parser.push(data);
+    else this.#sink?.batch(() => this.#parser.push(data));
   }
 
   #onHandshake(data: Buffer): void {

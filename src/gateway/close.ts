@@ -9,12 +9,10 @@ export interface BrowserCloseCall {
 }
 
 /** The one call of CDP that the gateway knows: a client's `Browser.close`, when the message is one. */
-export function browserCloseIn(message: ArrayBuffer): BrowserCloseCall | undefined {
-  if (message.byteLength > MAX_BYTES) return undefined;
-  const bytes = Buffer.from(message);
-  if (!bytes.includes(METHOD)) return undefined;
+export function browserCloseIn(message: Buffer): BrowserCloseCall | undefined {
+  if (message.length > MAX_BYTES || !message.includes(METHOD)) return undefined;
   try {
-    const { id, method, sessionId } = JSON.parse(bytes.toString());
+    const { id, method, sessionId } = JSON.parse(message.toString());
     if (method !== 'Browser.close' || typeof id !== 'number') return undefined;
     return { id, ...(typeof sessionId === 'string' ? { sessionId } : {}) };
   } catch {

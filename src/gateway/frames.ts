@@ -13,6 +13,14 @@ export interface FrameEvents {
 /** Longest header of a frame from a server: two bytes, eight of length, no mask. */
 const MAX_HEADER = 10;
 
+/** Whether the bytes, taken from where a frame begins, are one unmasked frame of less than 64 KiB from end to end. */
+export function isOneFrame(data: Uint8Array): boolean {
+  const b1 = data[1];
+  if (b1 === undefined) return false;
+  if (b1 < 126) return data.length === 2 + b1;
+  return b1 === 126 && data.length === 4 + (((data[2] as number) << 8) | (data[3] as number));
+}
+
 /** Reads unmasked frames from any split of the byte stream and never holds more than a header or a control frame. */
 export class FrameParser {
   readonly #events: FrameEvents;
@@ -39,11 +47,23 @@ export class FrameParser {
   }
 
   push(data: Uint8Array): void {
+    if (this.#wholeMessage(data)) return;
     let at = 0;
     while (!this.#dead && (at < data.length || this.#left === 0)) {
       if (this.#left === -1) at = this.#readHeader(data, at);
       else at = this.#readPayload(data, at);
     }
+  }
+
+  /** Passes on a read that is one whole text or binary message and nothing else, as nearly all are; false when it is not. */
+  #wholeMessage(data: Uint8Array): boolean {
+    if (this.#left !== -1 || this.#headerLength > 0 || this.#inMessage || this.#dead) return false;
+    const b0 = data[0] as number;
+    if ((b0 !== 0x81 && b0 !== 0x82) || !isOneFrame(data)) return false;
+    const payload = data.subarray((data[1] as number) < 126 ? 2 : 4);
+    if (payload.length > this.#maxMessage) return false;
+    this.#events.chunk(payload, b0 === 0x82, true, true);
+    return true;
   }
 
   #readHeader(data: Uint8Array, from: number): number {
@@ -126,7 +146,7 @@ export class FrameParser {
  * payload as it is: masking guards proxies between untrusted pages and servers, and this leg has neither.
  */
 export function maskedFrame(opcode: number, payload: Uint8Array): Buffer {
-  const length = payload.byteLength;
+  const length = payload.length;
   const head = length < 126 ? 2 : length < 65_536 ? 4 : 10;
   const frame = Buffer.allocUnsafe(head + 4 + length);
   frame[0] = 0x80 | opcode;

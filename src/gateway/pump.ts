@@ -10,8 +10,8 @@ import { AppError } from '../core/errors.ts';
 export interface Source {
   /** Begins delivery to the sink. Nothing arrives before. */
   start(sink: Sink): void;
-  /** One whole message from the client. The buffer is dead when this returns. */
-  send(message: ArrayBuffer, binary: boolean): void;
+  /** One whole message from the client. Its memory is dead when this returns. */
+  send(message: Uint8Array, binary: boolean): void;
   /** Bytes taken by {@link send} that the other side has not read yet. */
   readonly queued: number;
   pause(): void;

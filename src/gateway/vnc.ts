@@ -62,9 +62,9 @@ class VncSource implements Source {
     else this.#socket.resume();
   }
 
-  send(message: ArrayBuffer): void {
+  send(message: Uint8Array): void {
     // Copied, since the buffer is dead when this returns and the write may have to wait.
-    this.#socket.write(Buffer.from(new Uint8Array(message)));
+    this.#socket.write(Buffer.from(message));
   }
 
   pause(): void {

@@ -10,9 +10,16 @@ export function devtoolsPath(url: string | undefined): string | undefined {
   return url?.startsWith(`${DEVTOOLS_PREFIX}/`) ? url.slice(DEVTOOLS_PREFIX.length) : undefined;
 }
 
+/** What browsers send is read into this and copied, which costs less than a new piece of memory for each read. */
+const READ_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
+
 /** Joins an upgrade request to Chromium: the handshake with our own credential taken out, then bytes under back-pressure both ways. */
 export function spliceUpgrade(req: IncomingMessage, client: Duplex, head: Buffer, port: number, path: string): void {
-  const browser = connect({ host: '127.0.0.1', port, noDelay: true });
+  const onread = {
+    buffer: READ_BUFFER,
+    callback: (length: number): boolean => client.write(Buffer.from(READ_BUFFER.subarray(0, length))),
+  };
+  const browser = connect({ host: '127.0.0.1', port, noDelay: true, onread });
   let handshake = `GET ${path} HTTP/1.1\r\nHost: localhost\r\n`;
   for (const [name, value] of Object.entries(req.headers)) {
     if (name === 'connection' || name === 'upgrade' || name.startsWith('sec-websocket-'))
@@ -20,7 +27,8 @@ export function spliceUpgrade(req: IncomingMessage, client: Duplex, head: Buffer
   }
   browser.write(`${handshake}\r\n`);
   if (head.length > 0) browser.write(head);
-  browser.pipe(client);
+  client.on('drain', () => browser.resume());
+  browser.on('end', () => client.end());
   client.pipe(browser);
   const both = (): void => {
     browser.destroy();

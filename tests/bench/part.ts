@@ -42,12 +42,18 @@ export class Bench {
   /** Starts a program of tests/bench/programs; in the network of process `inNetworkOf`, where that is given. */
   async program(name: string, args: readonly unknown[] = [], inNetworkOf?: number): Promise<Program> {
     const file = fileURLToPath(new URL(`./programs/${name}.js`, import.meta.url));
-    const options: ForkOptions = { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] };
+    const options: ForkOptions = { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] };
     if (inNetworkOf !== undefined) {
       options.execPath = 'nsenter';
       options.execArgv = [`--net=/proc/${inNetworkOf}/ns/net`, '--', process.execPath];
     }
     const child = fork(file, [JSON.stringify(args)], options);
+    // uWebSockets.js warns of each upgrade; only the last words of a program that fails matter.
+    let said = '';
+    child.stderr?.on('data', (chunk) => {
+      said = (said + chunk).slice(-2000);
+    });
+    child.once('exit', (code) => code && console.error(`${name} ended with ${code}: ${said}`));
     const stop = this.#ended(child);
     const ready = await answerOf(child, name);
     return {

@@ -1,6 +1,7 @@
 /** The proxies that Berth is measured beside, each in front of the same port of this machine. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Endpoint } from '../../src/core/contracts.ts';
 import { findProgram } from './measure.ts';
 import { type Bench, freePort } from './part.ts';
 
@@ -76,20 +77,27 @@ async function httpProxy(bench: Bench, upstream: number): Promise<Relay> {
 }
 
 /** Berth's gateway as with the local driver: nothing between it and the browser. */
-export async function gatewayAlone(bench: Bench, upstream: number): Promise<Relay> {
-  const { pid, ready, stop } = await bench.program('gateway', [upstream]);
-  return { name: 'berth, local', port: (ready as { port: number }).port, pids: [pid], stop };
+export function gatewayAlone(bench: Bench, upstream: number): Promise<Relay> {
+  return gateway(bench, { host: '127.0.0.1', port: upstream });
 }
 
-/** Berth's gateway and the hop of a container's runtime behind it. */
+let splices = 0;
+
+/** Berth's gateway and, on a unix socket behind it, the hop of a container's runtime. */
 export async function gatewayAndRuntime(bench: Bench, upstream: number): Promise<Relay> {
-  const splice = await bench.program('splice', [upstream]);
-  const gateway = await gatewayAlone(bench, (splice.ready as { port: number }).port);
-  const stop = async (): Promise<void> => {
-    await gateway.stop();
+  const path = join(bench.folder, `splice-${++splices}`);
+  const splice = await bench.program('splice', [upstream, path]);
+  const { port, pids, stop } = await gateway(bench, { path });
+  const stopBoth = async (): Promise<void> => {
+    await stop();
     await splice.stop();
   };
-  return { name: 'berth, docker', port: gateway.port, pids: [...gateway.pids, splice.pid], stop };
+  return { name: 'berth, docker', port, pids: [...pids, splice.pid], stop: stopBoth };
+}
+
+async function gateway(bench: Bench, endpoint: Endpoint): Promise<Relay> {
+  const { pid, ready, stop } = await bench.program('gateway', [endpoint]);
+  return { name: 'berth, local', port: (ready as { port: number }).port, pids: [pid], stop };
 }
 
 /** Where a client of the echo server connects to: the gateway knows paths of sandboxes only. */

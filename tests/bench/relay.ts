@@ -94,7 +94,7 @@ interface Counts {
 async function measure(bench: Bench): Promise<[string, Row[]]> {
   const counts: Counts = bench.quick
     ? { rounds: 1, connections: 4, small: 20, bigConnections: 2, big: 1 }
-    : { rounds: 5, connections: 64, small: 500, bigConnections: 16, big: 8 };
+    : { rounds: 4, connections: 64, small: 500, bigConnections: 16, big: 6 };
   const echo = await bench.program('echo');
   const { port } = echo.ready as { port: number };
   const starts = [...peers(bench), gatewayAlone, gatewayAndRuntime];
@@ -122,7 +122,7 @@ async function measure(bench: Bench): Promise<[string, Row[]]> {
   return [title, rows];
 }
 
-await runPart('relay', 180, async (bench) => {
+await runPart('relay', 240, async (bench) => {
   const [title, rows] = await measure(bench);
   return [{ title, rows }];
 });

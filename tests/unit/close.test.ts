@@ -4,7 +4,7 @@ import { browserCloseIn } from '../../src/gateway/close.ts';
 
 function found(text: string | Buffer): unknown {
   const bytes = Buffer.from(text);
-  return browserCloseIn(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer);
+  return browserCloseIn(bytes);
 }
 
 describe('browserCloseIn', () => {

@@ -1,15 +1,15 @@
-/** Berth's gateway alone, as it is in the service, in front of a port that stands for a sandbox's browser. */
+/** Berth's gateway alone, as it is in the service, in front of what stands for a sandbox. */
 import { randomBytes } from 'node:crypto';
 import { Access } from '../../../src/core/access.ts';
-import type { Way } from '../../../src/core/contracts.ts';
+import type { Endpoint, Way } from '../../../src/core/contracts.ts';
 import { Counters } from '../../../src/core/counters.ts';
 import { Presence } from '../../../src/core/presence.ts';
 import type { Sandboxes } from '../../../src/core/sandboxes.ts';
 import { Gateway } from '../../../src/gateway/server.ts';
 import { args, serve } from './answer.ts';
 
-const [port] = args as [number];
-const way: Way = { endpoint: { host: '127.0.0.1', port }, prefix: '' };
+const [endpoint] = args as [Endpoint];
+const way: Way = { endpoint, prefix: '' };
 const presence = new Presence('bench', () => {});
 const sandboxes = {
   find: () => ({ spec: {} }),

@@ -1,10 +1,9 @@
 /** The hop that a container's runtime adds, as it is in the runtime, in front of a port that stands for the browser. */
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { spliceUpgrade } from '../../../src/runtime/splice.ts';
 import { args, serve } from './answer.ts';
 
-const [port] = args as [number];
+const [port, path] = args as [number, string];
 const server = createServer();
 server.on('upgrade', (req, socket, head) => spliceUpgrade(req, socket, head, port, req.url ?? '/'));
-server.listen(0, '127.0.0.1', () => serve({ port: (server.address() as AddressInfo).port }));
+server.listen(path, () => serve({}));
