@@ -3,6 +3,7 @@ import { Agent, type ClientRequest, type IncomingMessage, METHODS, request } fro
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import { Turns } from './turns.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
 const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'content-length', 'date']);
@@ -11,6 +12,9 @@ const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'u
 export function unknownMethod(): AppError {
   return new AppError('METHOD_NOT_ALLOWED', 'Berth does not know that method.', { Allow: '' });
 }
+
+/** Parts of an answer below this size, in bytes, take no turns: events, and what the API tells. */
+const SMALL_PART = 16 * 1024;
 
 /** How long a client may go on sending a body that is refused, in milliseconds. */
 export const REST_OF_BODY_MS = 10_000;
@@ -62,6 +66,7 @@ export class Forwarder {
   readonly #socketPath: string;
   readonly #counters: Counters;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
+  readonly #turns = new Turns();
 
   constructor(socketPath: string, counters: Counters) {
     this.#socketPath = socketPath;
@@ -97,7 +102,7 @@ export class Forwarder {
         this.#counters,
       );
     }
-    const exchange = new Exchange(res, upstream, requestId, method === 'HEAD', this.#counters);
+    const exchange = new Exchange(res, upstream, requestId, method === 'HEAD', this.#counters, this.#turns);
     upstream.on('response', (answer) => exchange.onAnswer(answer));
     upstream.on('error', (err) => exchange.onFault(err));
   }
@@ -134,6 +139,7 @@ class Exchange {
   readonly #requestId: string;
   readonly #isHead: boolean;
   readonly #counters: Counters;
+  readonly #turns: Turns;
   /** The API may answer before it has read the whole body; the rest of it is then thrown away before the answer is passed on. */
   #answered = false;
   #bodyDone = false;
@@ -141,7 +147,15 @@ class Exchange {
   #onBodyDone: (() => void) | undefined;
   #over = false;
 
-  constructor(res: HttpResponse, upstream: ClientRequest, requestId: string, isHead: boolean, counters: Counters) {
+  constructor(
+    res: HttpResponse,
+    upstream: ClientRequest,
+    requestId: string,
+    isHead: boolean,
+    counters: Counters,
+    turns: Turns,
+  ) {
+    this.#turns = turns;
     this.#res = res;
     this.#upstream = upstream;
     this.#requestId = requestId;
@@ -247,7 +261,8 @@ class Exchange {
     answer.on('data', (chunk: Buffer) => {
       if (this.#over) return;
       const offset = this.#res.getWriteOffset();
-      if (offer(chunk) || this.#over) return;
+      if (offer(chunk)) return this.#pace(answer, chunk);
+      if (this.#over) return;
       waiting = { chunk, offset };
       answer.pause();
     });
@@ -255,7 +270,7 @@ class Exchange {
       if (!waiting || this.#over) return true;
       if (!offer(waiting.chunk.subarray(offset - waiting.offset)) && !this.#over) return false;
       waiting = undefined;
-      answer.resume();
+      this.#turns.wait(() => answer.resume());
       return true;
     });
     // A body that ends short cannot be mended: the client must see a broken connection, not a short file.
@@ -266,15 +281,25 @@ class Exchange {
     });
   }
 
+  /** The next large part is read when it is this answer's turn again. */
+  #pace(answer: IncomingMessage, chunk: Buffer): void {
+    if (chunk.length < SMALL_PART || this.#over) return;
+    answer.pause();
+    this.#turns.wait(() => answer.resume());
+  }
+
   #streamChunked(answer: IncomingMessage): void {
     answer.on('data', (chunk: Buffer) => {
       if (this.#over) return;
+      let sent = true;
       this.#res.cork(() => {
-        if (!this.#res.write(chunk)) answer.pause();
+        sent = this.#res.write(chunk);
       });
+      if (sent) this.#pace(answer, chunk);
+      else answer.pause();
     });
     this.#res.onWritable(() => {
-      answer.resume();
+      this.#turns.wait(() => answer.resume());
       return true;
     });
     answer.on('close', () => {
