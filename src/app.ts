@@ -75,8 +75,9 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     registry,
     events,
     templates,
-    admission: createAdmission(config),
+    admission: createAdmission(config, () => sandboxes.pool.relieve()),
     startTimeoutSeconds: config.startTimeoutSeconds,
+    poolSize: config.poolSize,
     saw: (info) => recordings.saw(info),
     log,
   });
@@ -151,11 +152,11 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   };
 }
 
-function createAdmission(config: Config): Admission {
+function createAdmission(config: Config, onShortage: () => void): Admission {
   const { maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb } = config;
   // Containers lie in control groups of the engine's, not below ours.
   const freeMemoryMb = config.driver === 'docker' ? hostFreeMemoryMb : ownFreeMemoryMb;
-  return new Admission({ maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb, freeMemoryMb });
+  return new Admission({ maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb, freeMemoryMb, onShortage });
 }
 
 async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Logger): Promise<Driver> {

@@ -17,8 +17,8 @@ export interface MetricsDeps {
 
 /** Stages that a runtime reports. A fixed list, since a label must never take whatever a sandbox says. */
 const STAGES = ['xvfb', 'openbox', 'vnc', 'browser', 'ready'];
-/** Of a cold start of a second on a fast machine, and of one that fails after the longest BERTH_START_TIMEOUT_SECONDS. */
-const CREATE_BUCKETS = [0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600];
+/** Of one that was started ahead of demand, of a cold start of a second on a fast machine, and of one that fails after the longest BERTH_START_TIMEOUT_SECONDS. */
+const CREATE_BUCKETS = [0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600];
 
 /** How often the delay of the event loop is looked at, in milliseconds. */
 const LOOP_LOOK_MS = 250;
@@ -31,6 +31,7 @@ export function metricsRoutes(router: Router, deps: MetricsDeps): void {
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_LOOK_MS });
   gauges(registry, deps);
   totals(registry, deps.counters);
+  poolClaims(registry, deps.sandboxes);
   if (deps.uploads) uploadMetrics(registry, deps.uploads);
   const onEvent = eventMetrics(registry);
   deps.events.listen((event) => event && onEvent(event));
@@ -68,6 +69,14 @@ function gauges(registry: Registry, { sandboxes, events }: MetricsDeps): void {
       },
     });
   }
+  new Gauge({
+    name: 'berth_pool_ready',
+    help: 'Sandboxes started ahead of demand that a create may have now.',
+    registers,
+    collect() {
+      this.set(sandboxes.pool.ready);
+    },
+  });
   new Gauge({
     name: 'berth_event_streams',
     help: 'Streams of events open now.',
@@ -111,6 +120,20 @@ function totals(registry: Registry, counters: Counters): void {
     collect() {
       this.reset();
       for (const [error, times] of counters.refusals) this.inc({ error }, times);
+    },
+  });
+}
+
+/** Whether creates met a sandbox that was ready. */
+function poolClaims(registry: Registry, sandboxes: Sandboxes): void {
+  new Counter({
+    name: 'berth_pool_claims_total',
+    help: 'With a pool: creates that got a sandbox of it (warm), and those whose sandbox had to be started (cold).',
+    labelNames: ['outcome'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [outcome, times] of Object.entries(sandboxes.pool.claims)) this.inc({ outcome }, times);
     },
   });
 }

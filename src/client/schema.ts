@@ -689,7 +689,7 @@ export interface components {
                 [key: string]: string;
             };
             browserRestarts: number;
-            /** @description Milliseconds from the runtime's start to each stage. */
+            /** @description Milliseconds from the runtime's start to each stage. Empty for a sandbox that was started ahead of demand. */
             startStages: {
                 [key: string]: number;
             };

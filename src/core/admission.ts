@@ -14,6 +14,8 @@ export interface AdmissionOptions {
   readonly minFreeMemoryMb: number;
   /** Megabytes that sandboxes may still take before the machine swaps or kills; undefined where nobody can tell. */
   readonly freeMemoryMb: () => number | undefined;
+  /** Called when memory keeps a start waiting or has it refused; whoever can give some back does so. */
+  readonly onShortage?: () => void;
   /** Runs something later; the answer calls it off. Default: a timer that does not keep the program alive. */
   readonly after?: (ms: number, run: () => void) => () => void;
 }
@@ -54,6 +56,8 @@ export class Admission {
   /** First come first. */
   readonly #queue = new Set<Waiting>();
   #starting = 0;
+  /** Starts ahead of demand under way. */
+  #ahead = 0;
   #watching = false;
   #closed = false;
 
@@ -64,17 +68,40 @@ export class Admission {
 
   /** Takes a place among the starting or the waiting; `living` sandboxes are there already. Throws NO_CAPACITY, SHUTTING_DOWN. */
   enter(living: number): Place {
-    if (this.#closed) throw shuttingDown();
-    const { maxSandboxes, maxQueue } = this.#options;
-    if (living >= maxSandboxes) {
-      throw refusal(`All ${maxSandboxes} sandboxes of this service are in use (BERTH_MAX_SANDBOXES).`);
-    }
+    this.assertRoom(living);
+    const { maxQueue } = this.#options;
     // Those before us may go by now; only then may we.
     const obstacle = this.#look();
+    if (obstacle !== undefined) this.#askForMemory();
     if (obstacle !== undefined && this.#queue.size >= maxQueue) {
       throw refusal(`${obstacle}, and ${this.#queue.size} creates wait already (BERTH_MAX_QUEUE).`);
     }
     return obstacle === undefined ? this.#startNow() : this.#wait();
+  }
+
+  /** The first half of {@link enter}: throws when there are as many sandboxes as there may be, and after the close. */
+  assertRoom(living: number): void {
+    if (this.#closed) throw shuttingDown();
+    if (this.room(living) > 0) return;
+    throw refusal(`All ${this.#options.maxSandboxes} sandboxes of this service are in use (BERTH_MAX_SANDBOXES).`);
+  }
+
+  /** How many more sandboxes there may be. */
+  room(living: number): number {
+    return this.#options.maxSandboxes - living;
+  }
+
+  /**
+   * Room for a start ahead of demand, until the answer is called; undefined while anybody starts or waits, or memory is
+   * short. It takes no start away from anybody, and its memory counts.
+   */
+  enterAhead(): (() => void) | undefined {
+    if (this.#closed || this.#starting > 0 || this.#queue.size > 0 || this.#shortage() !== undefined) return undefined;
+    this.#ahead += 1;
+    return () => {
+      this.#ahead -= 1;
+      this.#look();
+    };
   }
 
   /** Sends everybody who waits away with SHUTTING_DOWN, and whoever comes from now on. */
@@ -153,18 +180,29 @@ export class Admission {
     this.#after(LOOK_EVERY_MS, () => {
       this.#watching = false;
       this.#look();
+      if (this.#queue.size > 0) this.#askForMemory();
       this.#watch();
     });
   }
 
   /** Why no start may begin now, as a sentence without its end. */
   #obstacle(): string | undefined {
-    const { maxStarts, minFreeMemoryMb, freeMemoryMb } = this.#options;
+    const { maxStarts } = this.#options;
     if (this.#starting >= maxStarts) return 'As many sandboxes as may start at once are starting (BERTH_MAX_STARTS)';
+    return this.#shortage();
+  }
+
+  #askForMemory(): void {
+    if (this.#shortage() !== undefined) this.#options.onShortage?.();
+  }
+
+  #shortage(): string | undefined {
+    const { minFreeMemoryMb, freeMemoryMb } = this.#options;
     const free = minFreeMemoryMb > 0 ? freeMemoryMb() : undefined;
-    const taken = (this.#starting + 1) * START_MB;
+    const underWay = this.#starting + this.#ahead;
+    const taken = (underWay + 1) * START_MB;
     if (free === undefined || free - taken >= minFreeMemoryMb) return undefined;
-    const others = this.#starting > 0 ? ` and the ${this.#starting} that are starting` : '';
+    const others = underWay > 0 ? ` and the ${underWay} that are starting` : '';
     return (
       `${minFreeMemoryMb} MB of memory must stay free (BERTH_MIN_FREE_MEMORY_MB), ${Math.floor(free)} MB are, ` +
       `and this sandbox${others} will take about ${taken} MB`

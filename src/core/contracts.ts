@@ -66,6 +66,9 @@ export interface RuntimeConfig {
   readonly startTimeoutSeconds: number;
 }
 
+/** What the runtime of a sandbox that was started ahead of demand learns when somebody gets it. */
+export type RuntimeClaim = Pick<RuntimeConfig, 'spec' | 'recordingsDir' | 'downloadsDir' | 'tombstone'>;
+
 /** A sandbox that the driver found by its own records: alive, or ended while nobody looked. */
 export type FoundSandbox =
   | { readonly spec: SandboxSpec; readonly address: RuntimeAddress; readonly ended?: undefined }
@@ -82,6 +85,20 @@ export interface Driver {
   stop(id: string): Promise<void>;
   /** All sandboxes of this service, from what the engine or disk says, not from memory. */
   list(): Promise<FoundSandbox[]>;
+  /**
+   * Names what a sandbox that is started now is made of (image, limits, programs), as text: other text, other sandboxes.
+   * Rejects when that cannot be said.
+   */
+  shape(): Promise<string>;
+  /**
+   * Makes the pooled sandbox `handle` the one of this spec: from now on it is listed, stopped and asked for by the new id,
+   * and its files lie under it. What its runtime has to be told is in the answer. Undefined, with nothing changed, when it
+   * cannot have this id. A failed claim is undone by `stop(handle)`.
+   */
+  claim(
+    handle: string,
+    spec: SandboxSpec,
+  ): Promise<{ readonly address: RuntimeAddress; readonly runtime: RuntimeClaim } | undefined>;
   /** Why a sandbox whose runtime is gone has ended: what it left word of, or what the engine knows. Asked before `stop`. */
   autopsy?(id: string): Promise<EndedReason | undefined>;
   /** Removes what is shared by all sandboxes, when none is left. */
@@ -106,6 +123,8 @@ export interface RuntimeLink {
   closePage(page: string): Promise<boolean>;
   /** Changes limits or metadata; resolves when the runtime has them. */
   change(change: SandboxChange): Promise<void>;
+  /** Makes an unclaimed sandbox somebody's; its clocks begin. Rejects when it is not as good as a new one. */
+  claim(claim: RuntimeClaim): Promise<void>;
   /** Drops the connection without touching the sandbox. */
   close(): void;
 }

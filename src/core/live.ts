@@ -29,6 +29,9 @@ export interface SandboxInfo {
   readonly ended?: EndedSandbox;
 }
 
+/** Resolves when a start may begin, or with the address of a sandbox that needs none. */
+export type Turn = (signal: AbortSignal) => Promise<RuntimeAddress | undefined>;
+
 interface LiveOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
@@ -98,18 +101,18 @@ export class LiveSandbox {
   }
 
   /**
-   * Starts it, as soon as its turn has come, and waits for READY. Whatever goes wrong, the sandbox is undone and remembered as
+   * Starts it, as soon as its turn has come, and waits for READY; a turn may also come with one that runs already. Whatever goes wrong, the sandbox is undone and remembered as
    * FAILED, and START_FAILED is thrown, or what the turn was refused with.
    */
-  async start(caller: AbortSignal | undefined, turn: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  async start(caller: AbortSignal | undefined, turn: Turn): Promise<void> {
     const givenUp = AbortSignal.any([this.#startAbort.signal, ...(caller ? [caller] : [])]);
     let limit: AbortSignal | undefined;
     this.#options.watcher.saw(this.info);
     try {
-      await turn(givenUp);
+      const claimed = await turn(givenUp);
       limit = AbortSignal.timeout((this.#options.startTimeoutSeconds + 5) * 1000);
       const signal = AbortSignal.any([limit, givenUp]);
-      this.#address = await this.#options.driver.start(this.spec, signal);
+      this.#address = claimed ?? (await this.#options.driver.start(this.spec, signal));
       await this.#openLink(this.#address, signal);
       await this.whenReady(signal);
     } catch (err) {
@@ -132,6 +135,8 @@ export class LiveSandbox {
     this.#address = address;
     try {
       await this.#openLink(address, signal);
+      // Killed in the middle of a claim: nobody has been told of it.
+      if (this.#status?.pooled) await this.#destroy('failed: the service ended before it was handed out');
     } catch (err) {
       // It may have been ending, and has ended since the driver saw it.
       const reason = await this.#options.driver.autopsy?.(this.spec.id).catch(() => undefined);

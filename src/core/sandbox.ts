@@ -61,6 +61,8 @@ export interface SandboxSpec {
   readonly metadata: Readonly<Record<string, string>>;
   /** Of a create with an `Idempotency-Key`. It lies with the sandbox, so that a service that was restarted knows it again. */
   readonly idempotency?: Idempotency;
+  /** Started ahead of demand and nobody's yet: names what it was made of, so that one made of something else is not handed out. */
+  readonly pooled?: string;
 }
 
 /** Hashes that tell a repeated create from a new one: of tenant and key, and of what was asked for. */
@@ -101,6 +103,8 @@ export interface SandboxStatus {
   readonly endingReason?: EndedReason;
   /** What was changed since the creation. */
   readonly changes: SandboxChange;
+  /** It was started ahead of demand and has not been claimed. */
+  readonly pooled?: true;
   /** When the idle timeout strikes if nothing happens; null while a viewer is attached or before READY. */
   readonly idleDeadline: number | null;
   readonly expiresAt: number;

@@ -5,8 +5,10 @@ import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
 import { AppError } from './errors.ts';
 import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
-import { LiveSandbox, type SandboxInfo } from './live.ts';
+import { LiveSandbox, type SandboxInfo, type Turn } from './live.ts';
+import { Pool } from './pool.ts';
 import type { AttachKind, Attachment } from './presence.ts';
+import { Removals } from './removals.ts';
 import {
   type ActivityKind,
   type BrowserClose,
@@ -59,13 +61,13 @@ export interface SandboxesOptions {
   readonly templates: ReadonlyMap<string, Template>;
   readonly admission: Admission;
   readonly startTimeoutSeconds: number;
+  /** Sandboxes of the template "default" started ahead of demand. */
+  readonly poolSize: number;
   /** Looks at each sandbox when it begins and after each change. */
   readonly saw: (info: SandboxInfo) => void;
   readonly log: Log;
 }
 
-/** How often the driver is asked again to remove what it could not remove, in milliseconds. */
-const REMOVE_AGAIN_MS = 5000;
 /** How long a WebSocket upgrade waits for a sandbox that is still starting, in milliseconds. */
 const READY_WAIT_MS = 30_000;
 
@@ -74,19 +76,35 @@ export class Sandboxes {
   readonly #options: SandboxesOptions;
   readonly #live = new Map<string, LiveSandbox>();
   readonly #keys = new IdempotencyKeys((id) => this.find(id));
-  /** Ended sandboxes of which something is left: their engine was away. */
-  readonly #unremoved = new Set<string>();
-  #removing: NodeJS.Timeout | undefined;
+  readonly #removals: Removals;
+  readonly #pool: Pool;
   #closing = false;
 
   constructor(options: SandboxesOptions) {
     this.#options = options;
+    this.#removals = new Removals(options.driver, (id) => this.#live.has(id));
+    this.#pool = new Pool({
+      ...options,
+      size: options.poolSize,
+      plain: (id) => this.#specOf('', { sandboxId: id }, undefined),
+      living: () => this.#live.size,
+      onNotRemoved: (id) => this.#removals.add(id),
+    });
+  }
+
+  /** Sandboxes started ahead of demand. */
+  get pool(): Pick<Pool, 'ready' | 'claims' | 'relieve'> {
+    return this.#pool;
   }
 
   /** Takes over what the driver finds from an earlier run of the service. Called once, before anybody is served. */
   async adopt(): Promise<void> {
     for (const found of await this.#options.driver.list()) {
       const id = found.spec.id;
+      if (found.spec.pooled !== undefined) {
+        await this.#pool.adopt(found);
+        continue;
+      }
       if (found.ended) {
         await this.#options.registry.remember(found.ended);
         this.#options.events.watcher().saw({ spec: found.spec, state: found.ended.state, ended: found.ended });
@@ -100,6 +118,7 @@ export class Sandboxes {
     }
     const known = [...this.#options.registry.list(), ...this.#live.values()].map(({ spec }) => spec);
     for (const spec of known.sort((a, b) => a.createdAt - b.createdAt)) this.#keys.add(spec);
+    this.#pool.begin();
   }
 
   /**
@@ -119,12 +138,24 @@ export class Sandboxes {
       idempotencyKey === undefined ? undefined : idempotencyOf(principal.tenant, idempotencyKey, input);
     const earlier = idempotency && this.#keys.earlier(idempotency);
     if (earlier) return this.#createdBefore(earlier, wait, signal);
-    const spec = this.#specOf(principal, input, idempotency);
-    const place = this.#options.admission.enter(this.#live.size);
+    const spec = this.#specOf(principal.tenant, input, idempotency);
+    const { admission } = this.#options;
+    const others = this.#live.size;
+    admission.assertRoom(others);
+    const pooled = this.#pool.take(spec);
+    let place = pooled ? undefined : admission.enter(others);
     const live = this.#track(spec);
+    this.#pool.trim();
+    const turn: Turn = async (givenUp) => {
+      const claimed = await this.#pool.claim(pooled, spec);
+      if (claimed) return claimed;
+      place ??= admission.enter(others);
+      await place.turn(givenUp);
+      return undefined;
+    };
     // With a key it goes on when the caller hangs up: the caller's retry finds it.
-    const started = live.start(wait && !idempotency ? signal : undefined, (givenUp) => place.turn(givenUp));
-    const over = started.finally(() => place.leave());
+    const started = live.start(wait && !idempotency ? signal : undefined, turn);
+    const over = started.finally(() => place?.leave());
     over.catch(() => {}); // its outcome is the sandbox's state, also when nobody waits
     this.#keys.add(spec, over);
     if (wait) await over;
@@ -245,12 +276,14 @@ export class Sandboxes {
   /** Admits nobody any more; with `stop` ends every sandbox, else lets go of them: they live on by their own clocks. */
   async close(stop: boolean): Promise<void> {
     this.#closing = true;
-    clearTimeout(this.#removing);
+    this.#removals.close();
     this.#options.admission.close();
     const all = [...this.#live.values()];
-    await Promise.all(
-      all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())),
-    );
+    await Promise.all([
+      // Never kept: nobody has them, and the next start has its own.
+      this.#pool.close(),
+      ...all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())),
+    ]);
   }
 
   /** The sandbox of an earlier create with the same key, as it is now; one that is starting is waited for. */
@@ -304,46 +337,25 @@ export class Sandboxes {
         // By then the id may belong to a new one.
         if (this.#live.get(spec.id) === live) this.#live.delete(spec.id);
       },
-      onNotRemoved: () => {
-        this.#unremoved.add(spec.id);
-        this.#removeAgain();
-      },
+      onNotRemoved: () => this.#removals.add(spec.id),
     });
     this.#live.set(spec.id, live);
     return live;
   }
 
-  /** Until it works. A start of the same id removes what is there by itself. */
-  #removeAgain(): void {
-    clearTimeout(this.#removing);
-    if (this.#unremoved.size === 0 || this.#closing) return;
-    this.#removing = setTimeout(async () => {
-      for (const id of this.#unremoved) {
-        try {
-          if (!this.#live.has(id)) await this.#options.driver.stop(id);
-          this.#unremoved.delete(id);
-        } catch {
-          break; // the engine is still away
-        }
-      }
-      this.#removeAgain();
-    }, REMOVE_AGAIN_MS);
-    this.#removing.unref();
-  }
-
-  #specOf(principal: Principal, input: CreateInput, idempotency: Idempotency | undefined): SandboxSpec {
+  #specOf(owner: string, input: CreateInput, idempotency: Idempotency | undefined): SandboxSpec {
     const templateName = input.templateName ?? 'default';
     const template = this.#options.templates.get(templateName);
     if (!template) throw new AppError('TEMPLATE_NOT_FOUND', `templateName: no template is called "${templateName}".`);
     const id = input.sandboxId ?? randomUUID();
     const taken = this.find(id);
-    if (taken && (!taken.ended || taken.spec.owner !== principal.tenant)) {
+    if (taken && (!taken.ended || taken.spec.owner !== owner)) {
       throw new AppError('SANDBOX_EXISTS', `sandboxId: "${id}" is taken.`);
     }
     const asked = { ...template, ...input };
     return {
       id,
-      owner: principal.tenant,
+      owner,
       templateName,
       createdAt: Date.now(),
       idleTimeoutSeconds: asked.sandboxIdleTimeoutSeconds ?? DEFAULTS.idleTimeoutSeconds,

@@ -21,6 +21,7 @@ export function isStatus(value: unknown): value is SandboxStatus {
     ['readyAt', 'endedAt'].every((key) => value[key] === undefined || isTime(value[key])) &&
     ['endedReason', 'endingReason'].every((key) => value[key] === undefined || isEndedReason(value[key])) &&
     ['browserEnding', 'vncSocket'].every((key) => isTextOrNone(value[key])) &&
+    (value.pooled === undefined || value.pooled === true) &&
     (value.idleDeadline === null || isTime(value.idleDeadline)) &&
     isObject(recorder) &&
     ['off', 'recording', 'paused', 'failed'].includes(recorder.state as string) &&

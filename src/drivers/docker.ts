@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
-import { chmod, chown, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, chown, lstat, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
-import type { Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
+import type { Driver, FoundSandbox, RuntimeAddress, RuntimeClaim, RuntimeConfig } from '../core/contracts.ts';
 import { connectTo } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { isEndedReason } from '../core/status.ts';
+import { linkClaim, readClaim, writeClaim } from './claims.ts';
 import { downloadsOf, FOLDER_NAME, folderOf, prepareDownloads, prepareRunDir, secretOf } from './folders.ts';
 
 /** What one container may use. */
@@ -45,6 +46,8 @@ const INSIDE = {
   downloads: '/downloads',
   dir: '/sandbox/box',
 } as const;
+/** In the data folder; so that a folder moves out of it by a mere rename. */
+const POOL = 'pool';
 const SHM_BYTES = 1024 * 1024 * 1024;
 /** Profile, temporary files: memory of the container, like everything on a tmpfs. */
 const SCRATCH_MB = 1024;
@@ -119,14 +122,17 @@ export class DockerDriver implements Driver {
   }
 
   async stop(id: string): Promise<void> {
-    const container = this.#docker.getContainer(this.#nameOf(id));
+    const handle = await this.#handleOf(id);
+    const container = this.#docker.getContainer(this.#nameOf(handle));
     // Podman's forced removal first waits for as long as StopTimeout says. What goes wrong here the removal tells as well.
     await container.kill().catch(() => {});
     // 409: somebody is removing it already.
     await container.remove({ force: true, v: true }).catch(onlyStatus(404, 409));
     for (let i = 0; (await container.inspect().catch(onlyStatus(404))) && i < 100; i++) await sleep(100);
-    if (await this.#isPodman()) await this.#docker.getNetwork(this.#ownNetwork(id)).remove().catch(unlessUsed);
-    await rm(this.#dirOf(id), { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
+    if (await this.#isPodman()) await this.#docker.getNetwork(this.#ownNetwork(handle)).remove().catch(unlessUsed);
+    for (const path of [this.#dirOf(handle), this.#pooledDirOf(handle), this.#dirOf(id)]) {
+      await rm(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
+    }
   }
 
   async list(): Promise<FoundSandbox[]> {
@@ -134,24 +140,53 @@ export class DockerDriver implements Driver {
     const containers = await this.#docker.listContainers({ all: true, filters });
     const found = await Promise.all(containers.map((c) => this.#foundOf(c)));
     // Networks and folders whose container is gone: the service was killed between removing the two.
-    const ids = new Set(found.map((f) => f.spec.id));
+    const handles = new Set(containers.map((c) => c.Labels[LABEL.id] ?? ''));
     for (const { Name, Labels } of await this.#docker.listNetworks({ filters })) {
-      if (!ids.has(Labels?.[LABEL.id] ?? '')) await this.#docker.getNetwork(Name).remove().catch(unlessUsed);
+      if (!handles.has(Labels?.[LABEL.id] ?? '')) await this.#docker.getNetwork(Name).remove().catch(unlessUsed);
     }
-    const dirs = new Set(found.map((f) => this.#dirOf(f.spec.id)));
+    const dirs = new Set([...handles, ...found.map((f) => f.spec.id)].map((id) => this.#dirOf(id)));
     for (const name of await readdir(this.#options.runDir).catch(() => [])) {
       const dir = join(this.#options.runDir, name);
       if (FOLDER_NAME.test(name) && !dirs.has(dir)) await rm(dir, { recursive: true, force: true });
     }
+    for (const name of await readdir(join(this.#options.dataDir, POOL)).catch(() => [])) {
+      if (!handles.has(name)) await rm(this.#pooledDirOf(name), { recursive: true, force: true });
+    }
     return found;
+  }
+
+  async shape(): Promise<string> {
+    const { image, network, seccomp, limits, downloadsMb, startTimeoutSeconds } = this.#options;
+    const { Id } = await this.#docker.getImage(image).inspect();
+    return JSON.stringify({ Id, network, seccomp, limits, downloadsMb, startTimeoutSeconds });
+  }
+
+  async claim(
+    handle: string,
+    spec: SandboxSpec,
+  ): Promise<{ readonly address: RuntimeAddress; readonly runtime: RuntimeClaim } | undefined> {
+    const recordings = this.#recordingsOf(spec);
+    // Those of an earlier sandbox of this id cannot get into a folder that the container sees already.
+    if ((await readdir(recordings).catch(() => [])).length > 0) return undefined;
+    const pooled = { id: handle, pooled: '' };
+    await writeClaim(this.#options.runDir, { handle, spec });
+    // What the container sees is the folder itself, whatever its name (bind mounts, mount(2)).
+    await move(this.#recordingsOf(pooled), recordings);
+    await rm(this.#downloadsOf(spec), { recursive: true, force: true });
+    await move(this.#downloadsOf(pooled), this.#downloadsOf(spec));
+    await rm(this.#pooledDirOf(handle), { recursive: true, force: true });
+    const { recordings: recordingsDir, downloads: downloadsDir } = INSIDE;
+    const runtime = { spec, recordingsDir, downloadsDir, tombstone: `${INSIDE.mount}/ended.json` };
+    return { address: this.#addressOf(handle), runtime };
   }
 
   async autopsy(id: string): Promise<EndedReason | undefined> {
     const told = await this.#lastWordOf(id);
     if (told) return told.reason;
+    const name = this.#nameOf(await this.#handleOf(id));
     // The connection breaks before the engine has noted the end.
     for (let i = 0; i < 10; i++) {
-      const info = await this.#docker.getContainer(this.#nameOf(id)).inspect().catch(onlyStatus(404));
+      const info = await this.#docker.getContainer(name).inspect().catch(onlyStatus(404));
       if (!info || info.State.Status === 'removing') return 'failed: the container was removed';
       if (info.State.OOMKilled) return `failed: out of memory (the limit is ${this.#options.limits.memoryMb} MB)`;
       if (!info.State.Running) return `failed: the container ended with code ${info.State.ExitCode}`;
@@ -167,8 +202,11 @@ export class DockerDriver implements Driver {
   }
 
   async #foundOf(container: Docker.ContainerInfo): Promise<FoundSandbox> {
-    const spec = JSON.parse(container.Labels[LABEL.spec] ?? '{}') as SandboxSpec;
-    if (container.State === 'running') return { spec, address: this.#addressOf(spec.id) };
+    const made = JSON.parse(container.Labels[LABEL.spec] ?? '{}') as SandboxSpec;
+    const claim = await readClaim(this.#dirOf(made.id));
+    if (claim) await linkClaim(this.#options.runDir, claim);
+    const spec = claim?.spec ?? made;
+    if (container.State === 'running') return { spec, address: this.#addressOf(made.id) };
     const told = await this.#lastWordOf(spec.id);
     const reason = told?.reason ?? (await this.autopsy(spec.id)) ?? 'failed: the container ended without a word';
     const ended: EndedSandbox = {
@@ -189,6 +227,11 @@ export class DockerDriver implements Driver {
     return folderOf(this.#options.runDir, id);
   }
 
+  /** The id that the sandbox was started with: its container's. */
+  async #handleOf(id: string): Promise<string> {
+    return (await readClaim(this.#dirOf(id)))?.handle ?? id;
+  }
+
   #nameOf(id: string): string {
     return `berth-${this.#service.slice(0, 8)}-${id}`;
   }
@@ -203,8 +246,18 @@ export class DockerDriver implements Driver {
     return join(this.#dirOf(id), 'seccomp.json');
   }
 
-  #recordingsOf(id: string): string {
+  /** Where what outlives a sandbox lies while the sandbox is nobody's. */
+  #pooledDirOf(handle: string): string {
+    return join(this.#options.dataDir, POOL, handle);
+  }
+
+  #recordingsOf({ id, pooled }: Pick<SandboxSpec, 'id' | 'pooled'>): string {
+    if (pooled !== undefined) return join(this.#pooledDirOf(id), 'recordings');
     return join(this.#options.dataDir, 'recordings', id);
+  }
+
+  #downloadsOf({ id, pooled }: Pick<SandboxSpec, 'id' | 'pooled'>): string {
+    return pooled === undefined ? downloadsOf(this.#options.dataDir, id) : join(this.#pooledDirOf(id), 'downloads');
   }
 
   #addressOf(id: string): RuntimeAddress {
@@ -223,7 +276,7 @@ export class DockerDriver implements Driver {
   }
 
   async #prepareFolders(spec: SandboxSpec): Promise<void> {
-    const { runDir, dataDir, seccomp, startTimeoutSeconds, downloadsMb } = this.#options;
+    const { runDir, seccomp, startTimeoutSeconds, downloadsMb } = this.#options;
     const { uid, gid } = this.#user;
     const mount = join(this.#dirOf(spec.id), 'm');
     await prepareRunDir(runDir);
@@ -245,11 +298,11 @@ export class DockerDriver implements Driver {
       chromiumSandbox: true,
       startTimeoutSeconds,
     };
-    for (const folder of [mount, this.#recordingsOf(spec.id)]) {
+    for (const folder of [mount, this.#recordingsOf(spec)]) {
       await mkdir(folder, { recursive: true, mode: 0o700 });
       await chown(folder, uid, gid);
     }
-    await prepareDownloads(dataDir, spec.id, { uid, gid });
+    await prepareDownloads(this.#downloadsOf(spec), { uid, gid });
     const file = join(mount, 'runtime.json');
     await writeFile(file, JSON.stringify(config), { mode: 0o400, flag: 'wx' });
     await chown(file, uid, gid);
@@ -259,7 +312,7 @@ export class DockerDriver implements Driver {
   }
 
   #containerOf(spec: SandboxSpec, podman: boolean): Docker.ContainerCreateOptions {
-    const { image, network, dataDir, seccomp, limits } = this.#options;
+    const { image, network, seccomp, limits } = this.#options;
     const { uid, gid } = this.#user;
     const memory = limits.memoryMb * 1024 * 1024;
     return {
@@ -281,8 +334,8 @@ export class DockerDriver implements Driver {
         NetworkMode: podman ? this.#ownNetwork(spec.id) : network,
         Binds: [
           `${join(this.#dirOf(spec.id), 'm')}:${INSIDE.mount}`,
-          `${this.#recordingsOf(spec.id)}:${INSIDE.recordings}`,
-          `${downloadsOf(dataDir, spec.id)}:${INSIDE.downloads}`,
+          `${this.#recordingsOf(spec)}:${INSIDE.recordings}`,
+          `${this.#downloadsOf(spec)}:${INSIDE.downloads}`,
         ],
         ReadonlyRootfs: true,
         Tmpfs: {
@@ -357,6 +410,12 @@ export class DockerDriver implements Driver {
       // Another start or service was faster.
       .catch(onlyStatus(409));
   }
+}
+
+/** Puts a folder where none is, or an empty one (rename(2)). */
+async function move(from: string, to: string): Promise<void> {
+  await mkdir(dirname(to), { recursive: true, mode: 0o700 });
+  await rename(from, to);
 }
 
 /** Turns an engine's answer of these statuses into undefined; everything else stays an error. */

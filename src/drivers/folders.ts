@@ -21,11 +21,9 @@ export function downloadsOf(dataDir: string, id: string): string {
  * there was an earlier sandbox's of this id, which must have ended: only then does nobody swap folders while we remove it.
  */
 export async function prepareDownloads(
-  dataDir: string,
-  id: string,
+  folder: string,
   user: { readonly uid: number; readonly gid: number } | null,
 ): Promise<string> {
-  const folder = downloadsOf(dataDir, id);
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true, mode: 0o700 });
   if (user) await chown(folder, user.uid, user.gid);

@@ -1,20 +1,23 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
   type Driver,
   type FoundSandbox,
   type RuntimeAddress,
+  type RuntimeClaim,
   type RuntimeConfig,
   SANDBOX_UIDS,
 } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
+import { behind, dangles, linkClaim, readClaim, writeClaim } from './claims.ts';
 import {
+  downloadsOf,
   FOLDER_NAME,
   folderOf,
   openToPassers,
@@ -104,13 +107,15 @@ export class LocalDriver implements Driver {
   }
 
   async stop(id: string): Promise<void> {
-    const dir = this.#dirOf(id);
+    const link = this.#dirOf(id);
+    const dir = await behind(link);
     const config = await readConfig(dir);
     // Also when the runtime has removed its folder and its children already: theirs may live on, Chromium's helpers end by
     // themselves when it is killed, and one that is stuck does not.
     await endProcessesOf(dir, config?.user?.uid);
     if (config) await removeTracesOfX(config.user);
     await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+    await rm(link, { force: true });
     await rm(this.#tombstoneOf(id), { force: true });
   }
 
@@ -121,15 +126,41 @@ export class LocalDriver implements Driver {
       const ended = JSON.parse(await readFile(join(this.#tombstones, name), 'utf8')) as EndedSandbox;
       found.push({ spec: ended.spec, ended });
     }
-    const buried = new Set(found.map((f) => f.spec.id));
+    const buried = new Set(found.map((f) => this.#dirOf(f.spec.id)));
     for (const name of await namesIn(this.#options.runDir)) {
       if (!FOLDER_NAME.test(name)) continue;
       const dir = join(this.#options.runDir, name);
+      // One of a buried sandbox goes with it.
+      if ((await behind(dir)) !== dir) {
+        if (!buried.has(dir) && (await dangles(dir))) await rm(dir, { force: true });
+        continue;
+      }
       const config = await readConfig(dir);
-      if (!config) await rm(dir, { recursive: true, force: true });
-      else if (!buried.has(config.spec.id)) found.push({ spec: config.spec, address: this.#addressOf(config.spec.id) });
+      const claim = config && (await readClaim(dir));
+      if (claim) await linkClaim(this.#options.runDir, claim);
+      const spec = claim?.spec ?? config?.spec;
+      if (!config || !spec) await rm(dir, { recursive: true, force: true });
+      else if (!buried.has(this.#dirOf(spec.id))) found.push({ spec, address: this.#addressOf(config.spec.id) });
     }
     return found;
+  }
+
+  async shape(): Promise<string> {
+    const { runtimeProgram, chromium = '', downloadsMb, env, startTimeoutSeconds } = this.#options;
+    const programs = await Promise.all(
+      [runtimeProgram, chromium].map(async (file) => [file, (await stat(file)).mtimeMs]),
+    );
+    return JSON.stringify({ programs, downloadsMb, env, startTimeoutSeconds });
+  }
+
+  async claim(
+    handle: string,
+    spec: SandboxSpec,
+  ): Promise<{ readonly address: RuntimeAddress; readonly runtime: RuntimeClaim }> {
+    const config = await readConfig(this.#dirOf(handle));
+    if (!config) throw new Error('its folder is gone');
+    await writeClaim(this.#options.runDir, { handle, spec });
+    return { address: this.#addressOf(handle), runtime: { spec, ...(await this.#keptOf(spec, config.user)) } };
   }
 
   async autopsy(id: string): Promise<EndedReason | undefined> {
@@ -157,9 +188,9 @@ export class LocalDriver implements Driver {
   async #configOf(spec: SandboxSpec): Promise<RuntimeConfig> {
     const address = this.#addressOf(spec.id);
     const user = sandboxUser();
-    const downloadsDir = await this.#downloadsFor(spec.id, user);
     return {
       spec,
+      ...(await this.#keptOf(spec, user)),
       secret: address.secret,
       endpoint: address.endpoint,
       dir: this.#dirOf(spec.id),
@@ -168,14 +199,25 @@ export class LocalDriver implements Driver {
       notify: true,
       // The driver reads it again, and the browser's user cannot.
       forgetConfig: false,
-      recordingsDir: join(this.#options.dataDir, 'recordings', spec.id),
-      ...(downloadsDir === undefined ? {} : { downloadsDir }),
       downloadsMb: this.#options.downloadsMb,
-      tombstone: this.#tombstoneOf(spec.id),
       user,
       chromium: this.#options.chromium as string,
       chromiumSandbox: this.#chromiumSandbox(user),
       startTimeoutSeconds: this.#options.startTimeoutSeconds,
+    };
+  }
+
+  /** Where what outlives the sandbox lies. */
+  async #keptOf(
+    spec: SandboxSpec,
+    user: { uid: number; gid: number } | null,
+  ): Promise<Pick<RuntimeConfig, 'recordingsDir' | 'downloadsDir' | 'tombstone'>> {
+    // Nobody downloads anything in one that is nobody's, so it gets its folder with its id.
+    const downloadsDir = spec.pooled === undefined ? await this.#downloadsFor(spec.id, user) : undefined;
+    return {
+      recordingsDir: join(this.#options.dataDir, 'recordings', spec.id),
+      ...(downloadsDir === undefined ? {} : { downloadsDir }),
+      tombstone: this.#tombstoneOf(spec.id),
     };
   }
 
@@ -185,7 +227,7 @@ export class LocalDriver implements Driver {
     const blocked = user ? await unpassable(dirname(dataDir)) : undefined;
     if (blocked === undefined) {
       if (user) await openToPassers(dataDir, 'downloads');
-      return prepareDownloads(dataDir, id, user);
+      return prepareDownloads(downloadsOf(dataDir, id), user);
     }
     if (!this.#toldOfDownloads) {
       this.#options.warn(

@@ -21,7 +21,7 @@ interface Presence {
 export class Activity {
   #limits: LifeLimits;
   readonly #now: () => number;
-  readonly #bornAt: number;
+  #bornAt: number;
   #readyAt: number | undefined;
   #lastActivityAt: number;
   #everUsed = false;
@@ -48,6 +48,14 @@ export class Activity {
   ready(): void {
     this.#readyAt = this.#now();
     this.#lastActivityAt = this.#readyAt;
+  }
+
+  /** All over again, with the sandbox usable from this moment on. Nobody may be connected. */
+  restart(limits: LifeLimits, ageMs: number): void {
+    this.#limits = limits;
+    this.#bornAt = this.#now() - ageMs;
+    this.#everUsed = false;
+    this.ready();
   }
 
   /** From now on these count; what has happened stays as it was. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chownSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, rmdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { type RuntimeConfig, SANDBOX_UIDS } from '../core/contracts.ts';
@@ -52,6 +52,16 @@ export function prepareHome(config: RuntimeConfig): void {
   // The home itself last: until then nobody else can have put anything in there that would lead us astray.
   if (config.user)
     for (const path of [preferences, ...made.reverse()]) chownSync(path, config.user.uid, config.user.gid);
+}
+
+/**
+ * Has what Chromium downloads lie elsewhere from now on. Only for a sandbox that nobody has used: its folder is empty, and
+ * neither call here follows a link, should there be one.
+ */
+export function moveDownloads(config: RuntimeConfig, to: string): void {
+  const downloads = join(homeOf(config), 'Downloads');
+  rmdirSync(downloads);
+  symlinkSync(to, downloads);
 }
 
 /** The X cookie lies in our folder, not in the user's: as root we must not write where a planted link could lead us. */

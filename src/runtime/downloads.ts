@@ -10,12 +10,12 @@ const LEAST = 4096;
 /** A megabyte of the limit, in bytes. */
 export const MIB = 1024 * 1024;
 
-/** Calls `onOver` once when the folder takes more than the limit, in bytes. Answers what stops the looking. */
-export function watchDownloads(folder: string, limit: number, onOver: () => void): () => void {
+/** Calls `onOver` once when the folder, which may become another one, takes more than the limit, in bytes. Answers what stops the looking. */
+export function watchDownloads(folder: () => string, limit: number, onOver: () => void): () => void {
   let stopped = false;
   let timer: NodeJS.Timeout;
   const look = async (): Promise<void> => {
-    const taken = await sizeOf(folder);
+    const taken = await sizeOf(folder());
     if (stopped) return;
     if (taken > limit) onOver();
     else wait();

@@ -1,6 +1,12 @@
 import { request } from 'node:http';
 import type { Socket } from 'node:net';
-import type { OpenRuntimeLink, RuntimeAddress, RuntimeLink, RuntimeLinkEvents } from '../core/contracts.ts';
+import type {
+  OpenRuntimeLink,
+  RuntimeAddress,
+  RuntimeClaim,
+  RuntimeLink,
+  RuntimeLinkEvents,
+} from '../core/contracts.ts';
 import { connectTo } from '../core/endpoint.ts';
 import { type EndedReason, hasEnded, type PageInfo, type SandboxChange, type SandboxStatus } from '../core/sandbox.ts';
 import { isStatus } from '../core/status.ts';
@@ -125,6 +131,10 @@ class ControlLink implements RuntimeLink {
 
   change(change: SandboxChange): Promise<void> {
     return this.#call({ name: 'change', change });
+  }
+
+  claim(claim: RuntimeClaim): Promise<void> {
+    return this.#call({ name: 'claim', claim });
   }
 
   pages(): Promise<PageInfo[]> {

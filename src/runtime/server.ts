@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { RuntimeConfig } from '../core/contracts.ts';
+import type { RuntimeClaim, RuntimeConfig } from '../core/contracts.ts';
 import type { EndedReason, SandboxChange } from '../core/sandbox.ts';
 import { onJsonLines } from './lines.ts';
 import { devtoolsPath, passOn, spliceUpgrade } from './splice.ts';
@@ -19,6 +19,7 @@ export type Call =
   | { readonly name: 'cut' }
   | { readonly name: 'ping' }
   | { readonly name: 'change'; readonly change: SandboxChange }
+  | { readonly name: 'claim'; readonly claim: RuntimeClaim }
   | { readonly name: 'pages' }
   | { readonly name: 'closePage'; readonly page: string };
 
@@ -117,6 +118,8 @@ export class RuntimeServer {
         return undefined;
       case 'change':
         return this.#supervisor.change(call.change);
+      case 'claim':
+        return this.#supervisor.claim(call.claim);
       case 'pages':
         return this.#supervisor.watcher.pages();
       case 'closePage':

@@ -1,7 +1,7 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { RuntimeConfig } from '../core/contracts.ts';
+import type { RuntimeClaim, RuntimeConfig } from '../core/contracts.ts';
 import type {
   EndedReason,
   EndedSandbox,
@@ -14,7 +14,7 @@ import { hasEnded, mayMove } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
 import { Activity, type LifeLimits } from './activity.ts';
 import { type DevTools, startBrowser } from './browser.ts';
-import { downloadsOf, prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
+import { downloadsOf, moveDownloads, prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
 import { MIB, trimDownloads, watchDownloads } from './downloads.ts';
 import { oomKills } from './memory.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
@@ -30,10 +30,10 @@ const LAST_WORD_MS = 250;
 /** One sandbox from the inside: starts its parts in order, keeps them alive, watches its clocks, ends itself on time. */
 export class Supervisor {
   readonly activity: Activity;
-  readonly #config: RuntimeConfig;
+  #config: RuntimeConfig;
   readonly #onChange: () => void;
   readonly #startedAt = performance.now();
-  readonly #stages: Record<string, number> = {};
+  #stages: Record<string, number> = {};
   #state: SandboxState = 'CREATING';
   #readyAt: number | undefined;
   #ended: EndedSandbox | undefined;
@@ -54,7 +54,7 @@ export class Supervisor {
   constructor(config: RuntimeConfig, onChange: () => void) {
     this.#config = config;
     this.#onChange = onChange;
-    this.activity = new Activity(limitsOf(config.spec), Math.max(0, Date.now() - config.spec.createdAt));
+    this.activity = new Activity(limitsOf(config.spec), ageOf(config.spec));
   }
 
   get status(): SandboxStatus {
@@ -67,6 +67,7 @@ export class Supervisor {
       ...(this.#ended ? { endedAt: this.#ended.endedAt, endedReason: this.#ended.endedReason } : {}),
       idleDeadline: idle === null ? null : Math.round(now + idle),
       changes: this.#changes,
+      ...(this.#config.spec.pooled === undefined ? {} : { pooled: true }),
       expiresAt: Math.round(now + this.activity.expiresInMs()),
       clients: this.activity.clients,
       viewers: this.activity.viewers,
@@ -157,12 +158,12 @@ export class Supervisor {
   #limitDownloads(browser: Child): () => void {
     const { downloadsMb } = this.#config;
     if (downloadsMb === undefined) return () => {};
-    const folder = downloadsOf(this.#config);
+    const folder = (): string => downloadsOf(this.#config);
     const limit = downloadsMb * MIB;
     return watchDownloads(folder, limit, async () => {
       // Stands still with its connections open, and writes no more, while its clients are told why.
       browser.process.kill('SIGSTOP');
-      const trimmed = trimDownloads(folder, limit);
+      const trimmed = trimDownloads(folder(), limit);
       await this.#endBrowser(browser, `downloads exceed the limit of ${downloadsMb} MB`, trimmed);
     });
   }
@@ -173,6 +174,26 @@ export class Supervisor {
     this.#setDevTools(undefined);
     await Promise.all([meanwhile, sleep(LAST_WORD_MS)]);
     await browser.stop(AT_ONCE);
+  }
+
+  /** Makes a sandbox that was started ahead of demand somebody's, as if it had begun now. Throws when it is not as good as new. */
+  async claim(claim: RuntimeClaim): Promise<void> {
+    const screen = await this.#xvfb;
+    const before = this.#config;
+    const asNew = this.#devtools && this.#vncUp && this.status.browserRestarts === 0 && this.activity.clients === 0;
+    if (before.spec.pooled === undefined || this.#state !== 'READY' || this.#ending || !asNew || !screen) {
+      throw new Error('this sandbox cannot be claimed');
+    }
+    if (claim.downloadsDir !== undefined && before.downloadsDir === undefined)
+      moveDownloads(before, claim.downloadsDir);
+    this.#config = { ...before, ...claim };
+    this.#recorder = new Recorder(this.#config, screen.display, this.#onChange);
+    this.#stages = {};
+    this.#readyAt = Date.now();
+    this.activity.restart(limitsOf(claim.spec), ageOf(claim.spec));
+    this.watchClocks();
+    if (claim.spec.recording === 'always') await this.#recorder.start();
+    this.#onChange();
   }
 
   /** Starts or stops the recorder; idempotent. */
@@ -297,6 +318,11 @@ function limitsOf(spec: SandboxSpec): LifeLimits {
     maxLifetimeMs: spec.maxLifetimeSeconds * 1000,
     viewersCount: spec.activity === 'any',
   };
+}
+
+/** Milliseconds since its creation. */
+function ageOf(spec: SandboxSpec): number {
+  return Math.max(0, Date.now() - spec.createdAt);
 }
 
 /** A restart has its own time limit; the first start shares the sandbox's. */

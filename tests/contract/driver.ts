@@ -144,6 +144,61 @@ export function driverContract(name: string, make: () => Promise<DriverUnderTest
       await nothingLeft();
     });
 
+    /** One started ahead of demand, READY. */
+    const pooled = async (): Promise<{ one: SandboxSpec; link: RuntimeLink }> => {
+      const one = spec({ owner: '', pooled: await it_.driver.shape(), maxLifetimeSeconds: 3600 });
+      return { one, link: await ready(await it_.driver.start(one, AbortSignal.timeout(40_000))) };
+    };
+
+    it('lists a pooled sandbox as such, names what it is made of the same way each time, and stops it', async () => {
+      const { one, link } = await pooled();
+      assert.equal(link.status.pooled, true);
+      assert.equal(await it_.again().shape(), one.pooled);
+      const [found, ...others] = await it_.again().list();
+      assert.deepEqual([found?.spec, others.length], [one, 0]);
+      await it_.driver.stop(one.id);
+      link.close();
+      await nothingLeft();
+    });
+
+    it('makes a pooled sandbox the one of another id, with clocks of its own, and ends it by that id', async () => {
+      const { one, link } = await pooled();
+      const mine = spec({ maxLifetimeSeconds: 500, recording: 'always' });
+      const claimed = await it_.driver.claim(one.id, mine);
+      assert.ok(claimed);
+      await link.claim(claimed.runtime);
+      assert.equal(link.status.pooled, undefined);
+      assert.ok(
+        Math.abs(link.status.expiresAt - mine.createdAt - 500_000) < 2000,
+        'its lifetime begins at its creation',
+      );
+      assert.equal(link.status.recorder.sessionId?.startsWith(`vnc_${mine.id}_`), true);
+      await assert.rejects(link.claim(claimed.runtime), /cannot be claimed/, 'a second claim is refused');
+      assert.deepEqual(await it_.again().list(), [{ spec: mine, address: claimed.address }]);
+      const other = await ready(claimed.address);
+      await other.stop('deleted');
+      assert.equal(await it_.again().autopsy?.(mine.id), 'deleted');
+      await it_.again().stop(mine.id);
+      for (const each of [link, other]) each.close();
+      assert.deepEqual(await it_.driver.list(), []);
+      await nothingLeft();
+    });
+
+    it('knows a sandbox whose claim was cut short, and gives the id to the next one', async () => {
+      const { one, link } = await pooled();
+      const mine = spec();
+      assert.ok(await it_.driver.claim(one.id, mine));
+      const [found] = await it_.again().list();
+      assert.equal(found?.spec.id, mine.id);
+      assert.equal(link.status.pooled, true, 'its own runtime was never told');
+      link.close();
+      await it_.driver.stop(one.id);
+      const next = await ready(await it_.driver.start(mine, AbortSignal.timeout(40_000)));
+      next.close();
+      await it_.driver.stop(mine.id);
+      await nothingLeft();
+    });
+
     it('tells of a sandbox that ended by itself while nobody looked', async () => {
       const one = spec({ maxLifetimeSeconds: 4 });
       (await ready(await it_.driver.start(one, AbortSignal.timeout(40_000)))).close();

@@ -6,6 +6,8 @@ import Docker from 'dockerode';
 import { DockerDriver, type DockerDriverOptions } from '../../src/drivers/docker.ts';
 
 export const ENGINE_SOCKET = process.env.BERTH_TEST_ENGINE ?? '/var/run/docker.sock';
+/** The image of a sandbox; another one is for whoever changes the runtime while others use the usual one. */
+export const RUNTIME_IMAGE = process.env.BERTH_TEST_IMAGE ?? 'berth-runtime';
 export const docker = new Docker({ socketPath: ENGINE_SOCKET });
 
 /**
@@ -16,7 +18,7 @@ export async function dockerSkip(): Promise<string | false> {
   if (process.env.BERTH_TEST_DOCKER === '1') return false;
   try {
     await docker.ping();
-    await docker.getImage('berth-runtime').inspect();
+    await docker.getImage(RUNTIME_IMAGE).inspect();
     return false;
   } catch (err) {
     return `needs a container engine at ${ENGINE_SOCKET} and the image of npm run images: ${(err as Error).message}`;
@@ -28,7 +30,7 @@ export function dockerOptions(over: Partial<DockerDriverOptions> = {}): DockerDr
   const base = mkdtempSync(join(tmpdir(), 'bt-'));
   return {
     engineSocket: ENGINE_SOCKET,
-    image: 'berth-runtime',
+    image: RUNTIME_IMAGE,
     network: `bt-${process.pid}`,
     seccomp: seccompProfile(),
     limits: { memoryMb: 2048, cpus: 2, pids: 1024 },

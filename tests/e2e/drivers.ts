@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type Docker from 'dockerode';
 import { folderOf } from '../../src/drivers/folders.ts';
-import { docker, ENGINE_SOCKET } from '../contract/engine.ts';
+import { docker, ENGINE_SOCKET, RUNTIME_IMAGE } from '../contract/engine.ts';
 
 export type DriverName = 'local' | 'docker';
 
@@ -26,6 +26,7 @@ export function driverEnv(driver: DriverName): Record<string, string> {
     BERTH_DRIVER: 'docker',
     BERTH_DOCKER_SOCKET: ENGINE_SOCKET,
     BERTH_DOCKER_NETWORK: NETWORK,
+    BERTH_RUNTIME_IMAGE: RUNTIME_IMAGE,
     BERTH_ON_EXIT: 'stop',
   };
 }
@@ -154,12 +155,12 @@ export async function envWithBrowser(script: string, driver = DRIVER): Promise<R
 export async function envWithFile(path: string, content: string): Promise<Record<string, string>> {
   // Removed first: what is there may be a link to something that the image needs.
   const Cmd = ['-c', `rm ${path} && printf %s "$0" >${path} && chmod 755 ${path}`, content];
-  const container = await docker.createContainer({ Image: 'berth-runtime', User: '0:0', Entrypoint: ['sh'], Cmd });
+  const container = await docker.createContainer({ Image: RUNTIME_IMAGE, User: '0:0', Entrypoint: ['sh'], Cmd });
   const tag = String(++made);
   try {
     await container.start();
     assert.equal((await container.wait()).StatusCode, 0);
-    const { User, Entrypoint } = (await docker.getImage('berth-runtime').inspect()).Config;
+    const { User, Entrypoint } = (await docker.getImage(RUNTIME_IMAGE).inspect()).Config;
     await container.commit({ repo: NETWORK, tag, User, Entrypoint, Cmd: [] });
   } finally {
     await container.remove({ force: true });

@@ -42,6 +42,17 @@ describe('Activity', () => {
     assert.deepEqual(activity.next(), { reason: 'max_lifetime', inMs: -400 }, 'a limit that is over strikes now');
   });
 
+  it('begins anew for whoever gets a sandbox that was there before', () => {
+    const { activity, pass } = at();
+    activity.ready();
+    activity.report({}, { clients: 0, viewers: 0 }, true);
+    pass(59_000);
+    activity.restart({ ...LIMITS, connectMs: 500, maxLifetimeMs: 2000 }, 100);
+    assert.equal(activity.idleInMs(), 1000);
+    assert.equal(activity.expiresInMs(), 1900);
+    assert.deepEqual(activity.next(), { reason: 'connect_timeout', inMs: 500 }, 'nobody ever came');
+  });
+
   it('has only a lifetime before READY', () => {
     const { activity } = at();
     assert.equal(activity.idleInMs(), null);

@@ -241,4 +241,47 @@ describe('Admission', () => {
     assert.deepEqual(started, ['first']);
     assert.equal(timers.size, 0);
   });
+
+  it('lets something start ahead of demand only while nobody starts or waits and there is memory, and counts its memory', async () => {
+    const { admission, memory, create } = setUp({ maxStarts: 2 });
+    const first = create('first');
+    assert.equal(admission.enterAhead(), undefined, 'somebody starts');
+    first.place.leave();
+    memory.freeMb = 800;
+    assert.equal(admission.enterAhead(), undefined, 'no memory');
+    memory.freeMb = 1200;
+    const leave = admission.enterAhead();
+    assert.ok(leave);
+    memory.freeMb = 1100;
+    const second = create('second');
+    await setUp().settled();
+    assert.match(String(await race(second.turn)), /waits/);
+    leave();
+    assert.equal(await second.turn, undefined, 'its memory is free again');
+    second.place.leave();
+  });
+
+  it('asks for memory back when a create needs it, and only then', async () => {
+    let asked = 0;
+    const { admission, memory, create, pass } = setUp({ onShortage: () => asked++ });
+    const first = create('first');
+    memory.freeMb = 100;
+    first.place.leave();
+    assert.equal(asked, 0, 'nobody needs any');
+    const second = create('second');
+    assert.equal(asked, 1);
+    await pass(500);
+    assert.equal(asked, 2);
+    memory.freeMb = 100_000;
+    await pass(500);
+    assert.equal(await second.turn, undefined);
+    assert.equal(asked, 2);
+    assert.equal(admission.room(98), 2);
+    assert.throws(() => admission.assertRoom(100), /BERTH_MAX_SANDBOXES/);
+  });
 });
+
+/** What a promise came to, or that it waits. */
+function race(promise: Promise<unknown>): Promise<unknown> {
+  return Promise.race([promise, new Promise((resolve) => setImmediate(() => resolve('waits')))]);
+}

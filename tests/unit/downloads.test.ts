@@ -184,9 +184,13 @@ describe('DiskDownloads', () => {
 describe('The limit', () => {
   it('strikes once, also for what lies in folders, and not below it', async () => {
     let struck = 0;
-    const stop = watchDownloads(box, MIB, () => {
-      struck += 1;
-    });
+    const stop = watchDownloads(
+      () => box,
+      MIB,
+      () => {
+        struck += 1;
+      },
+    );
     put('half', Buffer.alloc(MIB / 2));
     await sleep(1300);
     assert.equal(struck, 0);
@@ -199,7 +203,11 @@ describe('The limit', () => {
   });
 
   it('is not looked at any more once it is stopped', async () => {
-    const stop = watchDownloads(box, 1, () => assert.fail('it was stopped'));
+    const stop = watchDownloads(
+      () => box,
+      1,
+      () => assert.fail('it was stopped'),
+    );
     put('file', Buffer.alloc(MIB));
     stop();
     await sleep(1200);
@@ -208,10 +216,18 @@ describe('The limit', () => {
   it('counts empty files too, and bears a folder that is gone', async () => {
     for (let i = 0; i < 300; i++) put(`empty ${i}`, '');
     let struck = false;
-    const stop = watchDownloads(box, MIB, () => {
-      struck = true;
-    });
-    watchDownloads(join(root, 'none'), 0, () => assert.fail('there is nothing'))();
+    const stop = watchDownloads(
+      () => box,
+      MIB,
+      () => {
+        struck = true;
+      },
+    );
+    watchDownloads(
+      () => join(root, 'none'),
+      0,
+      () => assert.fail('there is nothing'),
+    )();
     for (let i = 0; i < 100 && !struck; i++) await sleep(50);
     assert.ok(struck);
     stop();
@@ -234,10 +250,10 @@ describe('The limit', () => {
 
 describe("A sandbox's folder", () => {
   it('is new, private and empty, whoever had it before', async () => {
-    const folder = await prepareDownloads(root, 'box', null);
+    const folder = await prepareDownloads(join(root, 'box'), null);
     writeFileSync(join(folder, 'of the one before'), 'x');
     chmodSync(folder, 0o777);
-    assert.equal(await prepareDownloads(root, 'box', null), folder);
+    assert.equal(await prepareDownloads(join(root, 'box'), null), folder);
     assert.deepEqual(readdirSync(folder), []);
     assert.equal(statSync(folder).mode & 0o777, 0o700);
   });

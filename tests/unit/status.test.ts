@@ -47,6 +47,7 @@ const NONSENSE: readonly unknown[] = [
     { devtools: { port: 1 } },
     { vncSocket: 5 },
     { browserEnding: false },
+    { pooled: 'yes' },
     { stages: null },
     { stages: { xvfb: 'soon' } },
     { changes: null },
