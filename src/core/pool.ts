@@ -25,6 +25,7 @@ export interface PoolOptions {
 interface Pooled {
   readonly spec: SandboxSpec;
   readonly abort: AbortController;
+  address?: RuntimeAddress;
   status?: SandboxStatus;
   link?: RuntimeLink;
   taken: boolean;
@@ -77,10 +78,11 @@ export class Pool {
     const { spec } = found;
     const pooled: Pooled = { spec, abort: new AbortController(), taken: false };
     this.#all.set(spec.id, pooled);
+    if (!found.ended) pooled.address = found.address;
     try {
       const good = this.#free.length <= this.#wanted() && spec.pooled === (await this.#shape());
       if (found.ended || !good) throw new Error('it is not what would be started now');
-      await this.#makeReady(pooled, found.address, this.#pauses.adopt);
+      await this.#makeReady(pooled, this.#pauses.adopt);
       this.#options.log.info({ handle: spec.id }, 'took over a pooled sandbox of an earlier run');
     } catch (err) {
       this.#options.log.info({ handle: spec.id, err }, 'ends a pooled sandbox of an earlier run');
@@ -239,8 +241,8 @@ export class Pool {
     this.#all.set(spec.id, pooled);
     try {
       const limit = AbortSignal.timeout((startTimeoutSeconds + 5) * 1000);
-      const address = await driver.start(spec, AbortSignal.any([pooled.abort.signal, limit]));
-      await this.#makeReady(pooled, address, startTimeoutSeconds * 1000);
+      pooled.address = await driver.start(spec, AbortSignal.any([pooled.abort.signal, limit]));
+      await this.#makeReady(pooled, startTimeoutSeconds * 1000);
       this.#options.log.info({ handle: spec.id }, 'a pooled sandbox is READY');
     } catch (err) {
       // Given back meanwhile: then it is no failure.
@@ -251,7 +253,7 @@ export class Pool {
   }
 
   /** Resolves when it may be claimed. From then on its end is noticed. */
-  async #makeReady(pooled: Pooled, address: RuntimeAddress, withinMs: number): Promise<void> {
+  async #makeReady(pooled: Pooled, withinMs: number): Promise<void> {
     const { openLink } = this.#options;
     const signal = AbortSignal.any([pooled.abort.signal, AbortSignal.timeout(withinMs)]);
     await new Promise<void>((resolve, reject) => {
@@ -272,7 +274,7 @@ export class Pool {
         if (pooled.link && hasSpoilt(status)) gone(new Error('it is not as good as new any more'));
       };
       const onClosed = (): void => gone(new Error('its runtime is gone'));
-      openLink(address, { onStatus, onClosed }, signal).then((link) => {
+      openLink(pooled.address as RuntimeAddress, { onStatus, onClosed }, signal).then((link) => {
         pooled.link = link;
         // Given back while the link was being opened.
         if (signal.aborted) link.close();
@@ -288,7 +290,7 @@ export class Pool {
     this.#all.delete(id);
     pooled.abort.abort(new Error('it is not wanted any more'));
     const ending = (async () => {
-      await pooled.link?.stop('service_stopped');
+      await (pooled.link ?? (await this.#linkTo(pooled)))?.stop('service_stopped');
       await driver.stop(id);
     })()
       .catch((err: unknown) => {
@@ -299,6 +301,13 @@ export class Pool {
     this.#endings.add(ending);
     this.#after(this.#pauses.busy);
     return ending;
+  }
+
+  /** To one that was never ready, so that it can end in order; undefined when it does not answer. */
+  async #linkTo({ address }: Pooled): Promise<RuntimeLink | undefined> {
+    const nobody = { onStatus() {}, onClosed() {} };
+    const signal = AbortSignal.timeout(this.#pauses.adopt);
+    return address && this.#options.openLink(address, nobody, signal).catch(() => undefined);
   }
 
   /** What a pooled sandbox that is started now would be made of. */

@@ -281,8 +281,10 @@ describe('Pool', () => {
     await pool.adopt({ spec: { ...good, id: 'pool-surplus' }, address });
     await pool.adopt({ spec: { ...good, id: 'pool-other', pooled: 'other' }, address });
     pool.begin();
-    await until(() => calls.length === 2, 'the others to go');
-    assert.deepEqual(calls.sort(), ['stop pool-other', 'stop pool-surplus']);
+    const stopped = () => calls.filter((call) => call.startsWith('stop '));
+    await until(() => stopped().length === 2, 'the others to go');
+    assert.deepEqual(stopped().sort(), ['stop pool-other', 'stop pool-surplus']);
+    assert.ok(calls.includes('end pool-other'), 'in order');
     assert.equal(started.length, 1, 'nothing had to be started');
     const off = setUp({ size: 0 });
     await off.pool.adopt({ spec: good, address });
