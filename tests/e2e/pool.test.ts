@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import puppeteer from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { BerthClient } from '../../src/client/client.ts';
+import { DEFAULTS } from '../../src/core/sandbox.ts';
+import { writeClaim } from '../../src/drivers/claims.ts';
 import { type Site, serveSite, signalPart } from './drivers.ts';
 import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
 
@@ -269,7 +271,37 @@ describe('The pool of a service', () => {
     }
   });
 
-  it('ends with it, also where it keeps its sandboxes', async () => {
+  it('has nothing left of a claim that was cut short by its end', LIMIT, async () => {
+    const first = await startService({ env, apiKey: KEYS.a });
+    let second: Service | undefined;
+    try {
+      await filled(first, 2);
+      await first.kill();
+      const spec = {
+        ...DEFAULTS,
+        id: 'half',
+        owner: 'a',
+        templateName: 'default',
+        createdAt: Date.now(),
+        metadata: {},
+      };
+      await writeClaim(first.runDir, { handle: handles(first, 'READY')[0] as string, spec });
+      second = await startService({ env, apiKey: KEYS.a, on: first });
+      const half = await second.client.get('half');
+      assert.deepEqual(
+        [half.status, half.endedReason],
+        ['FAILED', 'failed: the service ended before it was handed out'],
+      );
+      assert.equal((await second.client.create({ sandboxId: 'half' })).status, 'READY');
+      await second.stop();
+      assert.deepEqual(leftInData(first), []);
+    } finally {
+      await second?.clean();
+      await first.clean();
+    }
+  });
+
+  it('ends with it, also where it keeps its sandboxes', LIMIT, async () => {
     const first = await startService({ env: { ...env, BERTH_ON_EXIT: 'keep' }, apiKey: KEYS.a });
     try {
       await filled(first, 2);
@@ -279,7 +311,7 @@ describe('The pool of a service', () => {
     }
   });
 
-  it('makes room for creates where there is none for both', async () => {
+  it('makes room for creates where there is none for both', LIMIT, async () => {
     const service = await startService({ env: { ...env, BERTH_MAX_SANDBOXES: '2' }, apiKey: KEYS.a });
     try {
       await filled(service, 2);

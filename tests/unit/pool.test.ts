@@ -278,8 +278,9 @@ describe('Pool', () => {
     const address = await driver.start(good, new AbortController().signal);
     await pool.adopt({ spec: good, address });
     assert.equal(pool.ready, 1);
-    await pool.adopt({ spec: { ...good, id: 'pool-surplus' }, address });
-    await pool.adopt({ spec: { ...good, id: 'pool-other', pooled: 'other' }, address });
+    for (const odd of [{ id: 'pool-surplus' }, { id: 'pool-other', pooled: 'other' }]) {
+      await pool.adopt({ spec: { ...good, ...odd }, address: { ...address, endpoint: { path: odd.id } } });
+    }
     pool.begin();
     const stopped = () => calls.filter((call) => call.startsWith('stop '));
     await until(() => stopped().length === 2, 'the others to go');
