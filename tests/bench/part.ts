@@ -84,8 +84,8 @@ export class Bench {
     return { pid: child.pid as number, stop };
   }
 
-  async service(driver: DriverName): Promise<Service> {
-    const service = await startService({ driver });
+  async service(driver: DriverName, env: Readonly<Record<string, string>> = {}): Promise<Service> {
+    const service = await startService({ driver, env });
     this.#undo.push(async () => {
       // Asked to, it ends its sandboxes itself; what is left of them then goes in any case.
       const ended = new Promise((resolve) => service.process.once('exit', resolve));
