@@ -16,6 +16,7 @@ const PARTS = {
   vnc: 'berth',
   idle: 'runtime (ours)',
   start: 'local: POST /sandboxes to READY',
+  warm: 'local: POST /sandboxes to READY',
 } as const;
 
 describe('the bench, with few and short rounds', { timeout: 300_000 }, () => {
