@@ -1,7 +1,7 @@
 import type { Archive, Log } from '../core/contracts.ts';
 
 /** How often the archive is asked, in milliseconds. */
-const EVERY_MS = 60_000;
+const EVERY_MS = 10_000;
 
 /** Asks the archive now and then whether it is there, so that whoever wants to know has an answer without waiting for it. */
 export class ArchiveWatch {

@@ -157,7 +157,7 @@ describe('Recordings in a bucket', () => {
     await assertBucket();
     assert.ok((await metric('uploads_total{outcome="uploaded"}')) >= 2);
     await waitFor(async () => (await metric('upload_pending')) === 0, 'nothing to wait');
-    // It is looked at once a minute.
+    // It is looked at every ten seconds.
     await waitFor(async () => JSON.stringify(await readyz()) === '{"status":"ok","archive":"ok"}', 'readyz', 90_000);
   });
 
