@@ -18,6 +18,8 @@ export class Viewer {
   #data = Buffer.alloc(0);
   #wake: (() => void) | undefined;
   #broken: Error | undefined;
+  #onUpdate: ((areas: Area[]) => void) | undefined;
+  #onBroken: ((err: Error) => void) | undefined;
   #width = 0;
   #height = 0;
   /** Bytes of RFB that have come. */
@@ -57,27 +59,39 @@ export class Viewer {
     stream.write(encodings);
     viewer.#ask(false);
     await viewer.#update();
-    viewer.#ask(true);
+    void viewer.#follow();
     return viewer;
   }
 
-  /** Waits for the next update that touches this part of the screen. */
-  async changed(area: Area): Promise<void> {
-    for (;;) {
-      const touched = (await this.#update()).some(
-        (one) =>
-          one.x < area.x + area.width &&
-          area.x < one.x + one.width &&
-          one.y < area.y + area.height &&
-          area.y < one.y + one.height,
-      );
-      this.#ask(true);
-      if (touched) return;
+  /** Asks for what changes, as long as the connection stands. */
+  async #follow(): Promise<void> {
+    try {
+      for (;;) {
+        this.#ask(true);
+        const areas = await this.#update();
+        this.#onUpdate?.(areas);
+      }
+    } catch (err) {
+      this.#onBroken?.(err as Error);
     }
   }
 
-  close(): void {
-    this.#stream.destroy();
+  /** Waits for an update that comes from now on and touches this part of the screen. */
+  changed(area: Area): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#broken) return reject(this.#broken);
+      this.#onBroken = reject;
+      this.#onUpdate = (areas) => {
+        const touched = areas.some(
+          (one) =>
+            one.x < area.x + area.width &&
+            area.x < one.x + one.width &&
+            one.y < area.y + area.height &&
+            area.y < one.y + one.height,
+        );
+        if (touched) resolve();
+      };
+    });
   }
 
   #ask(incremental: boolean): void {

@@ -31,8 +31,13 @@ function rowOf(
     'p50 / direct': of((round) => at(round, one).p50 / at(round, direct).p50),
     'p99 / direct': of((round) => at(round, one).p99 / at(round, direct).p99),
     'added us': of((round) => added(round, one, direct)),
+    // Of medians, since the difference of two times of one round is mostly noise.
     ...(nginx
-      ? { "added / nginx's": of((round) => added(round, one, direct) / added(round, nginx.way, nginx.direct)) }
+      ? {
+          "added / nginx's":
+            of((round) => added(round, one, direct)).median /
+            of((round) => added(round, nginx.way, nginx.direct)).median,
+        }
       : {}),
   };
 }
