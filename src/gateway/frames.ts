@@ -11,7 +11,7 @@ export interface FrameEvents {
 }
 
 /** Longest header of a frame from a server: two bytes, eight of length, no mask. */
-const MAX_HEADER = 10;
+export const MAX_HEADER = 10;
 
 /** Whether the bytes, taken from where a frame begins, are one unmasked frame of less than 64 KiB from end to end. */
 export function isOneFrame(data: Uint8Array): boolean {
@@ -174,11 +174,11 @@ export function closePayload(code: number, reason: string): Buffer {
   return payload;
 }
 
-/** One whole frame towards a client: servers do not mask. */
-export function plainFrame(opcode: number, fin: boolean, payload: Uint8Array): Buffer {
+/** One whole frame towards a client, with a copy of the payload: servers do not mask. `room` is memory to use, large enough. */
+export function plainFrame(opcode: number, fin: boolean, payload: Uint8Array, room?: ArrayBuffer): Buffer {
   const length = payload.byteLength;
-  const head = length < 126 ? 2 : length < 65_536 ? 4 : 10;
-  const frame = Buffer.allocUnsafe(head + length);
+  const head = length < 126 ? 2 : length < 65_536 ? 4 : MAX_HEADER;
+  const frame = room ? Buffer.from(room, 0, head + length) : Buffer.allocUnsafe(head + length);
   frame[0] = fin ? 0x80 | opcode : opcode;
   if (head === 2) frame[1] = length;
   else if (head === 4) {

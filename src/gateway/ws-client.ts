@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { WebSocket } from 'ws';
 import type { Bridge, ClientSocket } from './bridge.ts';
-import { OPCODE, plainFrame } from './frames.ts';
+import { MAX_HEADER, OPCODE, plainFrame } from './frames.ts';
 import { TOO_LARGE } from './pump.ts';
 
 /**
@@ -9,6 +9,16 @@ import { TOO_LARGE } from './pump.ts';
  * client's progress shows in steps of this, and a close frame has never more than this before it.
  */
 const PIECE = 64 * 1024;
+
+/**
+ * Memory of large frames is used again: new memory for each brings the garbage collector in so often that it takes more
+ * processor time than everything else together.
+ */
+const ROOM_BYTES = PIECE + MAX_HEADER;
+const MAX_ROOMS = 32;
+const rooms: ArrayBuffer[] = [];
+/** Smaller frames come out of Node's own pool. */
+const SMALL = 4096;
 
 /** What the `ws` package makes for each client; it gives the code for a message that is too large but no reason. */
 export class ReasonedWebSocket extends WebSocket {
@@ -115,18 +125,27 @@ export class WsClient implements ClientSocket {
     for (let at = 0; at === 0 || at < data.length; at += PIECE) {
       const piece = data.length <= PIECE ? data : data.subarray(at, at + PIECE);
       const isLast = last && at + PIECE >= data.length;
-      this.#push(plainFrame(at === 0 ? opcode : OPCODE.continuation, isLast, piece));
+      const room = piece.length < SMALL ? undefined : (rooms.pop() ?? new ArrayBuffer(ROOM_BYTES));
+      this.#push(plainFrame(at === 0 ? opcode : OPCODE.continuation, isLast, piece, room));
     }
     return this.getBufferedAmount() === 0 ? 1 : 0;
   }
 
   #push(frame: Buffer): void {
     if (this.#waiting.length === 0 && this.#socket.writableLength < PIECE) {
-      this.#socket.write(frame, this.#onWritten);
+      this.#pass(frame);
       return;
     }
     this.#waiting.push(frame);
     this.#waitingBytes += frame.length;
+  }
+
+  #pass(frame: Buffer): void {
+    if (frame.buffer.byteLength !== ROOM_BYTES) return void this.#socket.write(frame, this.#onWritten);
+    this.#socket.write(frame, (err) => {
+      if (!err && rooms.length < MAX_ROOMS) rooms.push(frame.buffer as ArrayBuffer);
+      this.#onWritten();
+    });
   }
 
   readonly #onWritten = (): void => {
@@ -135,7 +154,7 @@ export class WsClient implements ClientSocket {
     while (moved < this.#waiting.length && this.#socket.writableLength < PIECE) {
       const frame = this.#waiting[moved++] as Buffer;
       this.#waitingBytes -= frame.length;
-      this.#socket.write(frame, this.#onWritten);
+      this.#pass(frame);
     }
     if (moved > 0) this.#waiting.splice(0, moved);
     if (this.#ending && this.#waiting.length === 0) this.#ending();

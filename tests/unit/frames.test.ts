@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { closePayload, FrameParser, maskedFrame, OPCODE } from '../../src/gateway/frames.ts';
+import { closePayload, FrameParser, maskedFrame, OPCODE, plainFrame } from '../../src/gateway/frames.ts';
 
 interface Message {
   text: string;
@@ -193,4 +193,20 @@ describe('closePayload', () => {
   it('is empty for codes that may not be sent', () => {
     for (const code of [0, 1005, 1006, 1015]) assert.equal(closePayload(code, 'x').length, 0);
   });
+});
+
+describe('plainFrame', () => {
+  for (const length of [0, 125, 126, 65_535, 65_536]) {
+    it(`frames ${length} bytes as the parser reads them, in new memory and in memory that was used before`, () => {
+      const text = 'x'.repeat(length);
+      for (const room of [undefined, new Uint8Array(length + 20).fill(0xff).buffer]) {
+        const seen = new Collector();
+        const parser = new FrameParser(seen, 100_000);
+        parser.push(plainFrame(OPCODE.text, false, Buffer.from(text), room));
+        parser.push(plainFrame(OPCODE.continuation, true, Buffer.from('end'), room));
+        assert.deepEqual(seen.messages, [{ text: `${text}end`, binary: false }]);
+        assert.deepEqual(seen.faults, []);
+      }
+    });
+  }
 });
