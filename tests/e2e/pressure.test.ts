@@ -85,14 +85,14 @@ describe('A side that stops reading', () => {
 
 describe('One message', () => {
   it('of 256 MB from the browser arrives byte by byte.', LIMIT, async () => {
-    const socket = await openSocket(box.cdpUrl as string);
-    const sessionId = await attach(socket, `${site.url}/`);
-    const { data, sha256 } = await makeText(socket, sessionId, 256_000_000);
+    const { data, sha256 } = await unlessTooBusy(async (socket) => {
+      const sessionId = await attach(socket, `${site.url}/`);
+      return makeText(socket, sessionId, 256_000_000);
+    });
     const from = data.indexOf('"value":"') + 9;
     const text = data.subarray(from, from + 256_000_000);
     assert.equal(data[from + 256_000_000], 0x22, 'the text ends where it should');
     assert.equal(createHash('sha256').update(text).digest('hex'), sha256);
-    socket.terminate();
   });
 
   it('of 100 MB to the browser arrives byte by byte.', LIMIT, async () => {
@@ -126,6 +126,22 @@ describe('One message', () => {
     },
   );
 });
+
+/**
+ * Chromium does nothing else while it writes a message of this size. On a machine with much else to do that may be more than the
+ * 10 s after which it is taken for hung and started again; then once more, twice at most.
+ */
+async function unlessTooBusy<T>(use: (socket: WebSocket) => Promise<T>, again = 2): Promise<T> {
+  const socket = await openSocket(box.cdpUrl as string);
+  try {
+    return await use(socket);
+  } catch (err) {
+    if (again === 0 || !/the browser did not answer for 10 s/.test(String(err))) throw err;
+    return await unlessTooBusy(use, again - 1);
+  } finally {
+    socket.terminate();
+  }
+}
 
 /**
  * Does something while another sandbox's client goes on with its round trips, and the service's memory is looked at: it
