@@ -50,10 +50,23 @@ export const SILENCE_SECONDS = 56;
 
 /** From a checked request to a bridge whose upstream side is open. Throws what the client is to read instead of the 101. */
 export async function connectSandbox(options: GatewayOptions, req: UpgradeRequest, gone: AbortSignal): Promise<Bridge> {
+  const limit = new AbortController();
+  // Not AbortSignal.timeout: it would keep the request in memory for all that time, however soon this is done.
+  const timer = setTimeout(
+    () => limit.abort(new DOMException('The sandbox took too long.', 'TimeoutError')),
+    UPSTREAM_LIMIT_MS,
+  );
+  try {
+    return await connected(options, req, AbortSignal.any([gone, limit.signal]));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function connected(options: GatewayOptions, req: UpgradeRequest, signal: AbortSignal): Promise<Bridge> {
   const route = webSocketRoute(req.path);
   if (!route) throw new AppError('NOT_FOUND', `There is no WebSocket at ${req.path}.`);
   assertAllowed(options, req, route);
-  const signal = AbortSignal.any([gone, AbortSignal.timeout(UPSTREAM_LIMIT_MS)]);
   const record = req.query.get('recording') === 'true';
   const { sandboxId, kind } = route;
   const attachment = await options.sandboxes.attach(sandboxId, kind, record, signal);
