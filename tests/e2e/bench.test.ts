@@ -7,15 +7,11 @@ import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-/** Each part and a row that its first table always has. */
+/** Parts that share all with the others but what they count, and a row that the first table of each always has. */
 const PARTS = {
-  roundtrip: 'berth',
   relay: 'berth, local',
-  screenshots: 'berth',
-  connections: 'berth, local',
   vnc: 'berth',
   idle: 'runtime (ours)',
-  start: 'local: POST /sandboxes to READY',
   warm: 'local: POST /sandboxes to READY',
 } as const;
 

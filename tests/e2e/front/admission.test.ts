@@ -1,3 +1,0 @@
-import { again } from './again.ts';
-
-await again(() => import('../admission.test.ts'));
