@@ -46,6 +46,9 @@ export class Bridge implements Sink {
   #slowTimer: NodeJS.Timeout | undefined;
   #buffered = 0;
   #over = false;
+  /** A message to the client has begun and not ended: only control frames may come in between (RFC 6455 section 5.4). */
+  #inMessage = false;
+  #afterMessage: (() => void) | undefined;
 
   /** `bytes` are counted up, and shared with other bridges of the kind. */
   constructor(source: Source, attachment: Attachment, bytes: Bytes) {
@@ -77,8 +80,12 @@ export class Bridge implements Sink {
   #closesBrowser(call: BrowserCloseCall): boolean {
     const policy = this.#attachment.closeBrowser();
     if (policy === 'restart') return false;
-    this.#ws?.send(JSON.stringify({ ...call, result: {} }), false);
-    if (policy === 'keep') this.end(1000, 'Browser.close: this sandbox keeps its browser (onBrowserClose)');
+    const answer = (): void => {
+      this.#ws?.send(JSON.stringify({ ...call, result: {} }), false);
+      if (policy === 'keep') this.end(1000, 'Browser.close: this sandbox keeps its browser (onBrowserClose)');
+    };
+    if (this.#inMessage) this.#afterMessage = answer;
+    else answer();
     return true;
   }
 
@@ -120,6 +127,12 @@ export class Bridge implements Sink {
           : last
             ? ws.sendLastFragment(data)
             : ws.sendFragment(data);
+    this.#inMessage = !last;
+    if (last && this.#afterMessage) {
+      this.#afterMessage();
+      this.#afterMessage = undefined;
+      return;
+    }
     if (sent === 1) return;
     if (sent === 2) return this.end(1011, 'a message could not be queued');
     const left = ws.getBufferedAmount();
