@@ -395,7 +395,10 @@ describe('Uploader and S3Archive', () => {
       const all = await listed(archiveAt(url));
       assert.deepEqual(all.map(({ filename }) => filename).sort(), [...wanted.keys()].sort());
       assert.equal(server.objects.size, 2 * wanted.size);
-      assert.equal(server.uploads.size, 0, 'no parts are left');
+      // Where the answer to the very first call of an upload was cut nobody knows its id: the daily sweep, which goes by the
+      // key, ends it.
+      const keys = new Set(server.objects.keys());
+      for (const { key } of server.uploads.values()) assert.ok(keys.has(key), key);
     } finally {
       proxy.close();
     }
