@@ -43,6 +43,9 @@ export function recorderArgs(a: RecorderArgs): string[] {
     ...['-progress', 'pipe:3', '-stats_period', '0.2'],
     ...['-f', 'x11grab', '-draw_mouse', a.cursor ? '1' : '0', '-framerate', String(a.fps), '-video_size', size],
     ...['-i', `:${a.display}`, ...scaled],
+    // Without it ffmpeg guesses the rate from its first frames, which on a busy machine come in a burst: 5 a second were
+    // written as 25, four of five of them doubled, and counted as dropped.
+    ...['-r', String(a.fps)],
     // ultrafast: a recorder must not take the browser's CPU. zerolatency: no frame waits inside the encoder, so a kill
     // loses nothing that was encoded. One thread: a still desktop at 10 fps needs no more.
     ...['-c:v', 'libx264', '-preset', 'ultrafast', '-tune', 'zerolatency', '-crf', String(CRF[a.quality])],
