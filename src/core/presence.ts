@@ -30,16 +30,11 @@ export interface Attachment {
 /** Between two words of activity to a runtime, in milliseconds. */
 const TOUCH_EVERY_MS = 1000;
 
-interface Entry {
-  readonly kind: AttachKind;
-  end(ending: Ending): void;
-}
-
 /** Who is connected to one sandbox through this gateway; tells its runtime so, at once on joins and leaves and at most once a second of activity. */
 export class Presence {
   readonly #sandboxId: string;
   readonly #tell: (clients: number, viewers: number, active: boolean) => void;
-  readonly #attached = new Set<Entry>();
+  readonly #attached = new Set<Joined>();
   #touch: 'quiet' | 'told' | 'due' = 'quiet';
   #timer: NodeJS.Timeout | undefined;
 
@@ -50,36 +45,15 @@ export class Presence {
 
   /** `closeBrowser` is what the sandbox does about a client's `Browser.close`. */
   join(kind: AttachKind, way: Way, browserPath: string, closeBrowser: () => BrowserClose): Attachment {
-    let listener: ((ending: Ending) => void) | undefined;
-    let ending: Ending | undefined;
-    const entry: Entry = {
-      kind,
-      end(how) {
-        ending ??= how;
-        listener?.(ending);
-        listener = undefined;
-      },
-    };
-    this.#attached.add(entry);
-    const isClient = kind === 'client';
-    this.#say(isClient);
-    return {
-      sandboxId: this.#sandboxId,
-      way,
-      browserPath,
-      // A viewer's messages say no more than that it is attached.
-      active: () => {
-        if (isClient) this.#onActivity();
-      },
-      closeBrowser,
-      detach: () => {
-        if (this.#attached.delete(entry)) this.#say(false);
-      },
-      set onEnd(to: (ending: Ending) => void) {
-        listener = to;
-        if (ending) entry.end(ending);
-      },
-    };
+    const joined = new Joined(this.#sandboxId, kind, way, browserPath, closeBrowser, this);
+    this.#attached.add(joined);
+    this.#say(kind === 'client');
+    return joined;
+  }
+
+  /** It is no longer connected. Idempotent. */
+  leave(joined: Joined): void {
+    if (this.#attached.delete(joined)) this.#say(false);
   }
 
   /** Ends every connection, or every one of a kind, with this code and reason. */
@@ -96,7 +70,8 @@ export class Presence {
     clearTimeout(this.#timer);
   }
 
-  #onActivity(): void {
+  /** A client has sent something; cheap enough for the hot path. */
+  onActivity(): void {
     if (this.#touch === 'due') return;
     if (this.#touch === 'told') this.#touch = 'due';
     else this.#say(true);
@@ -115,5 +90,53 @@ export class Presence {
       this.#touch = 'quiet';
       if (due) this.#say(true);
     }, TOUCH_EVERY_MS);
+  }
+}
+
+/** A class, not a literal with functions of its own: thousands may idle, and each function of each is memory. */
+class Joined implements Attachment {
+  readonly sandboxId: string;
+  readonly kind: AttachKind;
+  readonly way: Way;
+  readonly browserPath: string;
+  readonly closeBrowser: () => BrowserClose;
+  readonly #presence: Presence;
+  #listener: ((ending: Ending) => void) | undefined;
+  #ending: Ending | undefined;
+
+  constructor(
+    sandboxId: string,
+    kind: AttachKind,
+    way: Way,
+    browserPath: string,
+    closeBrowser: () => BrowserClose,
+    presence: Presence,
+  ) {
+    this.sandboxId = sandboxId;
+    this.kind = kind;
+    this.way = way;
+    this.browserPath = browserPath;
+    this.closeBrowser = closeBrowser;
+    this.#presence = presence;
+  }
+
+  active(): void {
+    // A viewer's messages say no more than that it is attached.
+    if (this.kind === 'client') this.#presence.onActivity();
+  }
+
+  detach(): void {
+    this.#presence.leave(this);
+  }
+
+  set onEnd(listener: (ending: Ending) => void) {
+    this.#listener = listener;
+    if (this.#ending) this.end(this.#ending);
+  }
+
+  end(how: Ending): void {
+    this.#ending ??= how;
+    this.#listener?.(this.#ending);
+    this.#listener = undefined;
   }
 }

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type { Way } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
-import { closePayload, FrameParser, isOneFrame, maskedFrame, OPCODE } from './frames.ts';
+import { closePayload, type FrameEvents, FrameParser, isOneFrame, maskedFrame, OPCODE } from './frames.ts';
 import { connectOrRefuse, MAX_FROM_BROWSER, READ_BUFFER, type Sink, type Source } from './pump.ts';
 
 /** RFC 6455 section 1.3. */
@@ -26,11 +26,12 @@ export function openCdp(way: Way, path: string, signal: AbortSignal): Promise<So
   });
 }
 
-class CdpSource implements Source {
+class CdpSource implements Source, FrameEvents {
   readonly #socket: Socket;
   readonly #key = randomBytes(16).toString('base64');
-  readonly #parser: FrameParser;
-  readonly #opened: (err?: AppError) => void;
+  readonly #parser = new FrameParser(this, MAX_FROM_BROWSER);
+  /** Forgotten once it was called: it holds on to the request. */
+  #opened: ((err?: AppError) => void) | undefined;
   #handshake: string | undefined = '';
   #sink: Sink | undefined;
   /** Bytes that came with the handshake's answer, before the sink was there. */
@@ -42,14 +43,6 @@ class CdpSource implements Source {
 
   constructor(way: Way, path: string, opened: (err?: AppError) => void) {
     this.#opened = opened;
-    this.#parser = new FrameParser(
-      {
-        chunk: (data, binary, first, last) => this.#sink?.chunk(data, binary, first, last),
-        control: (opcode, payload) => this.#onControl(opcode, payload),
-        fault: (code, reason) => this.#onFault(code, reason),
-      },
-      MAX_FROM_BROWSER,
-    );
     this.#socket = connectOrRefuse(way.endpoint, 'the browser', {
       noDelay: true,
       onread: {
@@ -105,12 +98,14 @@ class CdpSource implements Source {
     this.#socket.once('close', () => clearTimeout(timer));
   }
 
+  chunk(data: Uint8Array, binary: boolean, first: boolean, last: boolean): void {
+    this.#sink?.chunk(data, binary, first, last);
+  }
+
   /** Gives up: before the handshake is done this is the caller's error. */
   abandon(why: string): void {
-    if (this.#handshake !== undefined) {
-      this.#handshake = undefined;
-      this.#opened(new AppError('BROWSER_UNREACHABLE', why));
-    }
+    this.#handshake = undefined;
+    this.#settle(new AppError('BROWSER_UNREACHABLE', why));
     this.#socket.destroy();
   }
 
@@ -142,7 +137,7 @@ class CdpSource implements Source {
     if (status !== '101' || !text.slice(0, end).includes(accept)) {
       this.#socket.destroy();
       const gone = status === '404' || status === '500';
-      this.#opened(
+      this.#settle(
         gone
           ? new AppError('NOT_FOUND', 'The browser has no such DevTools target.')
           : new AppError(
@@ -155,10 +150,17 @@ class CdpSource implements Source {
     // Until the client's side is there the browser has to wait.
     this.#socket.pause();
     if (text.length > end + 4) this.#early.push(Buffer.from(text.slice(end + 4), 'latin1'));
-    this.#opened();
+    this.#settle();
   }
 
-  #onControl(opcode: number, payload: Buffer): void {
+  /** Tells how the handshake ended; only the first word counts. */
+  #settle(err?: AppError): void {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    opened?.(err);
+  }
+
+  control(opcode: number, payload: Buffer): void {
     if (opcode === OPCODE.ping && !this.#closing) this.#socket.write(maskedFrame(OPCODE.pong, payload));
     if (opcode !== OPCODE.close) return;
     this.#closeCode = payload.length >= 2 ? payload.readUInt16BE(0) : 1005;
@@ -168,7 +170,7 @@ class CdpSource implements Source {
     this.#socket.destroySoon();
   }
 
-  #onFault(code: number, reason: string): void {
+  fault(code: number, reason: string): void {
     this.#closeCode = code;
     this.#closeReason = reason;
     this.close(code, reason);

@@ -10,6 +10,7 @@ export interface FrameEvents {
   fault(code: number, reason: string): void;
 }
 
+const NO_BYTES = Buffer.alloc(0);
 /** Longest header of a frame from a server: two bytes, eight of length, no mask. */
 export const MAX_HEADER = 10;
 
@@ -25,14 +26,15 @@ export function isOneFrame(data: Uint8Array): boolean {
 export class FrameParser {
   readonly #events: FrameEvents;
   readonly #maxMessage: number;
-  readonly #header = Buffer.alloc(MAX_HEADER);
+  /** Made when it is first needed: for whole messages it never is, and thousands of connections may idle. */
+  #header = NO_BYTES;
   #headerLength = 0;
   #headerNeed = 2;
   /** Bytes of the current frame's payload that are still to come; -1 while its header is being read. */
   #left = -1;
   #opcode = 0;
   #fin = false;
-  #control = Buffer.alloc(0);
+  #control = NO_BYTES;
   #controlLength = 0;
   /** Size so far of the message in parts, and whether one is open. */
   #messageSize = 0;
@@ -67,6 +69,7 @@ export class FrameParser {
   }
 
   #readHeader(data: Uint8Array, from: number): number {
+    if (this.#header.length === 0) this.#header = Buffer.alloc(MAX_HEADER);
     let at = from;
     while (at < data.length && this.#headerLength < this.#headerNeed) {
       this.#header[this.#headerLength++] = data[at++] as number;

@@ -29,7 +29,12 @@ export function spliceUpgrade(req: IncomingMessage, client: Duplex, head: Buffer
   if (head.length > 0) browser.write(head);
   client.on('drain', () => browser.resume());
   browser.on('end', () => client.end());
-  client.pipe(browser);
+  // By hand, since pipe() keeps ten functions for each connection.
+  client.on('data', (chunk: Buffer) => {
+    if (!browser.write(chunk)) client.pause();
+  });
+  browser.on('drain', () => client.resume());
+  client.on('end', () => browser.end());
   const both = (): void => {
     browser.destroy();
     client.destroy();
