@@ -1,4 +1,5 @@
 /** The program inside a sandbox: `node runtime.js <config file>`. Started by a driver, outlives the service, ends itself on time. */
+import '../src/core/heap.ts';
 import { closeSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import type { RuntimeConfig } from '../src/core/contracts.ts';
 import { hasEnded } from '../src/core/sandbox.ts';

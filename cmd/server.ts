@@ -1,4 +1,5 @@
 /** The service: reads the environment, starts, and ends on SIGINT or SIGTERM. A second signal ends it at once. */
+import '../src/core/heap.ts';
 import { startApp } from '../src/app.ts';
 import { loadConfig } from '../src/config.ts';
 

@@ -1,4 +1,5 @@
 /** Berth's gateway alone, as it is in the service, in front of what stands for a sandbox. */
+import '../../../src/core/heap.ts';
 import { randomBytes } from 'node:crypto';
 import { Access } from '../../../src/core/access.ts';
 import type { Endpoint, Way } from '../../../src/core/contracts.ts';

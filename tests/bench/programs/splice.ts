@@ -1,4 +1,5 @@
 /** The hop that a container's runtime adds, as it is in the runtime, in front of a port that stands for the browser. */
+import '../../../src/core/heap.ts';
 import { createServer } from 'node:http';
 import { spliceUpgrade } from '../../../src/runtime/splice.ts';
 import { args, serve } from './answer.ts';
