@@ -51,6 +51,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   const log = createLog(config.logLevel);
   const openapiYaml = await readFile(inRoot('openapi.yaml'), 'utf8');
   const templates = await loadTemplates(config.templates, new Validator(openapiYaml));
+  const unknown = [...config.poolSizes.keys()].find((name) => !templates.has(name));
+  if (unknown !== undefined) throw new Error(`BERTH_POOL_SIZE: no template is called "${unknown}".`);
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   await mkdir(config.runDir, { recursive: true, mode: 0o711 });
   const apiSocket = join(config.runDir, 'api');
@@ -77,7 +79,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     templates,
     admission: createAdmission(config, () => sandboxes.pool.relieve()),
     startTimeoutSeconds: config.startTimeoutSeconds,
-    poolSize: config.poolSize,
+    poolSizes: config.poolSizes,
     saw: (info) => recordings.saw(info),
     log,
   });

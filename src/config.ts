@@ -8,8 +8,10 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { type ArchiveConfig, archiveContradiction, archiveSettings } from './config/archive.ts';
+import { parsePool } from './config/pool.ts';
 import { parseAddress, parseInteger, parseWord, type Setting } from './config/setting.ts';
 import type { ApiKey } from './core/access.ts';
+import type { PoolSize } from './core/pool.ts';
 
 /** A setting that stops the start: one sentence that names it and says what is wrong. Never holds a key. */
 export class ConfigError extends Error {
@@ -65,7 +67,8 @@ export interface Config extends ArchiveConfig {
   /** Memory that starts must leave free; 0: not looked at. */
   readonly minFreeMemoryMb: number;
   /** Sandboxes started ahead of demand. */
-  readonly poolSize: number;
+  /** By template. */
+  readonly poolSizes: ReadonlyMap<string, PoolSize>;
   /** Absolute path of the browser; undefined: looked for on PATH. */
   readonly chromium: string | undefined;
   readonly logLevel: LogLevel;
@@ -260,12 +263,14 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     danger: 'The template `default` is also for those who name none.',
     parse: (text) => (text === '' ? undefined : path.resolve(text)),
   },
-  poolSize: {
+  poolSizes: {
     name: 'BERTH_POOL_SIZE',
     default: '0',
-    meaning: 'Sandboxes started ahead of demand and kept ready for creates, 0 to 100; 0 keeps none.',
+    meaning:
+      'Sandboxes started ahead of demand and kept ready for creates, 0 to 100; 0 keeps none. By template: `default=2,wide=1`. ' +
+      '`2..8` keeps as many as creates came in the last minute, but no fewer than 2 and no more than 8.',
     danger: 'Each takes some 310 MB at rest, and is given up when a create needs its room.',
-    parse: (text) => parseInteger(text, 0, 100),
+    parse: parsePool,
   },
   chromium: {
     name: 'BERTH_CHROMIUM',
@@ -344,7 +349,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     maxQueue: read('maxQueue'),
     queueSeconds: read('queueSeconds'),
     minFreeMemoryMb: read('minFreeMemoryMb'),
-    poolSize: read('poolSize'),
+    poolSizes: read('poolSizes'),
     chromium: read('chromium'),
     logLevel: read('logLevel'),
     startTimeoutSeconds: read('startTimeoutSeconds'),

@@ -72,9 +72,10 @@ function gauges(registry: Registry, { sandboxes, events }: MetricsDeps): void {
   new Gauge({
     name: 'berth_pool_ready',
     help: 'Sandboxes started ahead of demand that a create may have now.',
+    labelNames: ['template'],
     registers,
     collect() {
-      this.set(sandboxes.pool.ready);
+      for (const [template, ready] of sandboxes.pool.ready) this.set({ template }, ready);
     },
   });
   new Gauge({
@@ -129,11 +130,14 @@ function poolClaims(registry: Registry, sandboxes: Sandboxes): void {
   new Counter({
     name: 'berth_pool_claims_total',
     help: 'With a pool: creates that got a sandbox of it (warm), and those whose sandbox had to be started (cold).',
-    labelNames: ['outcome'],
+    labelNames: ['template', 'outcome'],
     registers: [registry],
     collect() {
       this.reset();
-      for (const [outcome, times] of Object.entries(sandboxes.pool.claims)) this.inc({ outcome }, times);
+      for (const [template, { warm, cold }] of sandboxes.pool.claims) {
+        this.inc({ template, outcome: 'warm' }, warm);
+        this.inc({ template, outcome: 'cold' }, cold);
+      }
     },
   });
 }

@@ -3,15 +3,21 @@ import type { Admission } from './admission.ts';
 import type { Driver, FoundSandbox, Log, OpenRuntimeLink, RuntimeAddress, RuntimeLink } from './contracts.ts';
 import { hasEnded, type SandboxSpec, type SandboxStatus } from './sandbox.ts';
 
+/** How many sandboxes of one template wait: always the least, and more, up to the most, while creates come often. */
+export interface PoolSize {
+  readonly min: number;
+  readonly max: number;
+}
+
 export interface PoolOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
   readonly admission: Admission;
-  /** Sandboxes that wait for a create; 0 keeps none. */
-  readonly size: number;
+  /** By template; of the others none wait. */
+  readonly sizes: ReadonlyMap<string, PoolSize>;
   readonly startTimeoutSeconds: number;
-  /** What a create that asks for nothing would get under this id. */
-  readonly plain: (id: string) => SandboxSpec;
+  /** What a create that asks for nothing but this template would get under this id. */
+  readonly plain: (templateName: string, id: string) => SandboxSpec;
   /** Sandboxes that somebody has. */
   readonly living: () => number;
   /** Hears of one that the driver could not remove. */
@@ -38,8 +44,20 @@ const NEVER_SECONDS = 7 * 24 * 3600;
 /** A runtime answers within milliseconds; one that does not within this time is not handed out. */
 const CLAIM_MS = 2000;
 
-/** In milliseconds: for one of an earlier run to answer; after a claim, whose sandbox has work to do first; while others start; after a failure, and at most; when all is well. */
-const PAUSES = { adopt: 5000, afterClaim: 250, busy: 1000, failed: 1000, failedMost: 60_000, full: 10_000 };
+const PAUSES = {
+  /** For one of an earlier run to answer. */
+  adopt: 5000,
+  /** Its sandbox has work to do first. */
+  afterClaim: 250,
+  /** While others start. */
+  busy: 1000,
+  failed: 1000,
+  failedMost: 60_000,
+  /** When all is well. */
+  full: 10_000,
+  /** As many are wanted as creates came within this time. */
+  demand: 60_000,
+};
 
 /**
  * Sandboxes started ahead of demand, each under an id of its own that nobody hears of. They are started one at a time, and
@@ -50,7 +68,9 @@ export class Pool {
   readonly #pauses: typeof PAUSES;
   readonly #all = new Map<string, Pooled>();
   readonly #endings = new Set<Promise<void>>();
-  readonly #claims = { warm: 0, cold: 0 };
+  readonly #claims: ReadonlyMap<string, { warm: number; cold: number }>;
+  /** When the creates of the last minute came (`performance.now()`), by template. */
+  readonly #creates: ReadonlyMap<string, number[]>;
   #failures = 0;
   /** No start before this moment (`performance.now()`): the last one failed. */
   #notBefore = 0;
@@ -61,15 +81,18 @@ export class Pool {
   constructor(options: PoolOptions) {
     this.#options = options;
     this.#pauses = options.pauses ?? PAUSES;
+    const templates = [...options.sizes.keys()];
+    this.#claims = new Map(templates.map((name) => [name, { warm: 0, cold: 0 }]));
+    this.#creates = new Map(templates.map((name) => [name, []]));
   }
 
-  /** Those that may be claimed now. */
-  get ready(): number {
-    return [...this.#all.values()].filter(isReady).length;
+  /** Those that may be claimed now, by template. */
+  get ready(): ReadonlyMap<string, number> {
+    return new Map([...this.#options.sizes.keys()].map((name) => [name, this.#free(name).filter(isReady).length]));
   }
 
-  /** Creates that got a pooled sandbox, and those that did not though there is a pool. */
-  get claims(): Readonly<Record<'warm' | 'cold', number>> {
+  /** By template that has a pool: creates that got a pooled sandbox, and those that did not. */
+  get claims(): ReadonlyMap<string, Readonly<Record<'warm' | 'cold', number>>> {
     return this.#claims;
   }
 
@@ -80,7 +103,11 @@ export class Pool {
     this.#all.set(spec.id, pooled);
     if (!found.ended) pooled.address = found.address;
     try {
-      const good = this.#free.length <= this.#wanted() && spec.pooled === (await this.#shape());
+      const { templateName } = spec;
+      const good =
+        this.#free(templateName).length <= this.#wanted(templateName) &&
+        this.#free().length <= this.#room() &&
+        spec.pooled === (await this.#shape(templateName));
       if (found.ended || !good) throw new Error('it is not what would be started now');
       await this.#makeReady(pooled, this.#pauses.adopt);
       this.#options.log.info({ handle: spec.id }, 'took over a pooled sandbox of an earlier run');
@@ -92,15 +119,14 @@ export class Pool {
 
   /** Keeps the pool full from now on. */
   begin(): void {
-    if (this.#options.size > 0) this.#after(0);
+    this.#after(0);
   }
 
   /** Sets one aside that fits what is asked for, to be handed to {@link claim}; undefined when there is none. */
   take(spec: SandboxSpec): Pooled | undefined {
-    const fits = [...this.#all.values()].find(
+    const fits = this.#free(spec.templateName).find(
       (pooled) =>
         isReady(pooled) &&
-        pooled.spec.templateName === spec.templateName &&
         pooled.spec.viewport.width === spec.viewport.width &&
         pooled.spec.viewport.height === spec.viewport.height,
     );
@@ -113,11 +139,17 @@ export class Pool {
    * Answers where it is reached, or undefined when there is none: then it has to be started.
    */
   async claim(taken: Pooled | undefined, spec: SandboxSpec): Promise<RuntimeAddress | undefined> {
-    if (this.#options.size === 0) return undefined;
+    const { templateName } = spec;
+    const claims = this.#claims.get(templateName);
+    if (!claims) return undefined;
+    this.#note(templateName);
     for (let pooled = taken; pooled; pooled = this.take(spec)) {
       try {
         const address = await this.#claim(pooled, spec);
-        if (address) return address;
+        if (address) {
+          claims.warm += 1;
+          return address;
+        }
         pooled.taken = false;
         break;
       } catch (err) {
@@ -127,14 +159,17 @@ export class Pool {
         await this.#end(pooled);
       }
     }
-    this.#claims.cold += 1;
+    claims.cold += 1;
     this.#after(this.#pauses.afterClaim);
     return undefined;
   }
 
   /** Gives back what is more than there is room for beside the sandboxes that somebody has. */
   trim(): void {
-    for (let surplus = this.#free.length - this.#wanted(); surplus > 0; surplus--) this.#shrink();
+    for (const name of this.#options.sizes.keys()) {
+      for (let surplus = this.#free(name).length - this.#wanted(name); surplus > 0; surplus--) this.#shrink(name);
+    }
+    for (let surplus = this.#free().length - this.#room(); surplus > 0; surplus--) this.#shrink();
   }
 
   /** Memory is short: gives one back, and the next one only if that was not enough. */
@@ -151,20 +186,54 @@ export class Pool {
     await Promise.all(this.#endings);
   }
 
-  /** Those that nobody is being given. */
-  get #free(): Pooled[] {
-    return [...this.#all.values()].filter((pooled) => !pooled.taken);
+  /** Remembers that a create came. */
+  #note(templateName: string): void {
+    const creates = this.#creates.get(templateName) as number[];
+    creates.push(performance.now());
+    // More than that many are never wanted.
+    if (creates.length > (this.#options.sizes.get(templateName)?.max ?? 0)) creates.shift();
+  }
+
+  /** Those that nobody is being given, of one template or of all. */
+  #free(templateName?: string): Pooled[] {
+    return [...this.#all.values()].filter(
+      ({ taken, spec }) => !taken && (templateName === undefined || spec.templateName === templateName),
+    );
   }
 
   /** First one that is not ready yet. */
-  #shrink(): void {
-    const one = this.#free.find((pooled) => !isReady(pooled)) ?? this.#free[0];
+  #shrink(templateName?: string): void {
+    const free = this.#free(templateName);
+    const one = free.find((pooled) => !isReady(pooled)) ?? free[0];
     if (one) void this.#end(one);
   }
 
-  #wanted(): number {
-    const { size, admission, living } = this.#options;
-    return this.#closed ? 0 : Math.max(0, Math.min(size, admission.room(living())));
+  /** How many of this template there should be, were there room for all. */
+  #wanted(templateName: string): number {
+    const size = this.#options.sizes.get(templateName);
+    if (!size || this.#closed) return 0;
+    const creates = this.#creates.get(templateName) ?? [];
+    const since = performance.now() - this.#pauses.demand;
+    while (creates[0] !== undefined && creates[0] < since) creates.shift();
+    return Math.min(size.max, Math.max(size.min, creates.length));
+  }
+
+  /** How many there may be, of all templates together. */
+  #room(): number {
+    const { admission, living } = this.#options;
+    return this.#closed ? 0 : Math.max(0, admission.room(living()));
+  }
+
+  /** The template that lacks the greatest part of what is wanted of it; undefined when none lacks any. */
+  #neediest(): string | undefined {
+    let neediest: string | undefined;
+    let least = 1;
+    for (const name of this.#options.sizes.keys()) {
+      // None wanted is nothing to divide by, and lacks nothing: that is NaN, which is less than no number.
+      const share = this.#free(name).length / this.#wanted(name);
+      if (share < least) [neediest, least] = [name, share];
+    }
+    return neediest;
   }
 
   async #claim(pooled: Pooled, spec: SandboxSpec): Promise<RuntimeAddress | undefined> {
@@ -177,7 +246,6 @@ export class Pool {
     if (pooled.link?.status.pooled) throw new Error('its runtime did not take the claim');
     this.#all.delete(handle);
     pooled.link?.close();
-    this.#claims.warm += 1;
     log.info({ sandboxId: spec.id, handle }, 'claimed a pooled sandbox');
     this.#after(this.#pauses.afterClaim);
     return claimed.address;
@@ -185,7 +253,7 @@ export class Pool {
 
   /** Looks again after this time, unless that is due earlier. */
   #after(ms: number): void {
-    if (this.#closed || this.#options.size === 0) return;
+    if (this.#closed || this.#options.sizes.size === 0) return;
     const at = performance.now() + ms;
     if (this.#timer && this.#timer.at <= at) return;
     clearTimeout(this.#timer?.timeout);
@@ -206,14 +274,17 @@ export class Pool {
     const pausesFor = this.#notBefore - performance.now();
     if (pausesFor > 0) return pausesFor;
     try {
-      const shape = await this.#shape();
-      for (const pooled of this.#free) if (pooled.spec.pooled !== shape) void this.#end(pooled);
+      for (const name of this.#options.sizes.keys()) {
+        const shape = await this.#shape(name);
+        for (const pooled of this.#free(name)) if (pooled.spec.pooled !== shape) void this.#end(pooled);
+      }
       this.trim();
-      if (this.#free.length >= this.#options.size) return this.#pauses.full;
-      if (this.#free.length >= this.#wanted()) return this.#pauses.busy;
-      const leave = admission.enterAhead();
+      const templateName = this.#neediest();
+      if (templateName === undefined) return this.#pauses.full;
+      const shape = await this.#shape(templateName);
+      const leave = this.#free().length < this.#room() ? admission.enterAhead() : undefined;
       if (!leave) return this.#pauses.busy;
-      await this.#start(shape).finally(leave);
+      await this.#start(templateName, shape).finally(leave);
       this.#failures = 0;
       return 0;
     } catch (err) {
@@ -226,10 +297,10 @@ export class Pool {
     }
   }
 
-  async #start(shape: string): Promise<void> {
+  async #start(templateName: string, shape: string): Promise<void> {
     const { driver, plain, startTimeoutSeconds } = this.#options;
     const spec: SandboxSpec = {
-      ...plain(`pool-${randomUUID()}`),
+      ...plain(templateName, `pool-${randomUUID()}`),
       owner: '',
       recording: 'off',
       idleTimeoutSeconds: NEVER_SECONDS,
@@ -310,10 +381,10 @@ export class Pool {
     return address && this.#options.openLink(address, nobody, signal).catch(() => undefined);
   }
 
-  /** What a pooled sandbox that is started now would be made of. */
-  async #shape(): Promise<string> {
+  /** What a pooled sandbox that is started now would be made of. Throws TEMPLATE_NOT_FOUND. */
+  async #shape(templateName: string): Promise<string> {
     const { driver, plain } = this.#options;
-    const { id, createdAt, ...made } = plain('');
+    const { id, createdAt, ...made } = plain(templateName, '');
     return createHash('sha256')
       .update(JSON.stringify([made, await driver.shape()]))
       .digest('hex')

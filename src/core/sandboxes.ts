@@ -6,7 +6,7 @@ import { AppError } from './errors.ts';
 import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
 import { LiveSandbox, type SandboxInfo, type Turn } from './live.ts';
-import { Pool } from './pool.ts';
+import { Pool, type PoolSize } from './pool.ts';
 import type { AttachKind, Attachment } from './presence.ts';
 import { Removals } from './removals.ts';
 import {
@@ -61,8 +61,8 @@ export interface SandboxesOptions {
   readonly templates: ReadonlyMap<string, Template>;
   readonly admission: Admission;
   readonly startTimeoutSeconds: number;
-  /** Sandboxes of the template "default" started ahead of demand. */
-  readonly poolSize: number;
+  /** Sandboxes started ahead of demand, by template. */
+  readonly poolSizes: ReadonlyMap<string, PoolSize>;
   /** Looks at each sandbox when it begins and after each change. */
   readonly saw: (info: SandboxInfo) => void;
   readonly log: Log;
@@ -85,8 +85,8 @@ export class Sandboxes {
     this.#removals = new Removals(options.driver, (id) => this.#live.has(id));
     this.#pool = new Pool({
       ...options,
-      size: options.poolSize,
-      plain: (id) => this.#specOf('', { sandboxId: id }, undefined),
+      sizes: options.poolSizes,
+      plain: (templateName, id) => this.#specOf('', { templateName, sandboxId: id }, undefined),
       living: () => this.#live.size,
       onNotRemoved: (id) => this.#removals.add(id),
     });

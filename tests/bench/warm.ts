@@ -20,7 +20,7 @@ async function measure(bench: Bench): Promise<Table[]> {
   for (const driver of await drivers(bench)) {
     const service = await bench.service(driver, { BERTH_POOL_SIZE: '1' });
     const ready = async (): Promise<boolean> =>
-      /^berth_pool_ready 1$/m.test(await (await fetch(`${service.url}/metrics`)).text());
+      /^berth_pool_ready\{template="default"\} 1$/m.test(await (await fetch(`${service.url}/metrics`)).text());
     const [answers, pages]: [number[], number[]] = [[], []];
     // Once for nothing: the first fills the page cache.
     for (let round = bench.quick ? 0 : -1; round < rounds; round++) {

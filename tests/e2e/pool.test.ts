@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -31,7 +32,11 @@ async function eventTypes(service: Service, path: string, key: string): Promise<
 }
 
 async function filled(service: Service, size: number): Promise<void> {
-  await waitFor(async () => (await metric(service, 'berth_pool_ready')) === size, `${size} in the pool`, 60_000);
+  await waitFor(
+    async () => (await metric(service, 'berth_pool_ready{template="default"}')) === size,
+    `${size} in the pool`,
+    60_000,
+  );
 }
 
 /** Ids that pooled sandboxes were started with, as the log tells, and what became of them. */
@@ -49,9 +54,12 @@ async function create(
   service: Service,
   input: Parameters<BerthClient['create']>[0] = {},
 ): Promise<{ sandbox: Sandbox; warm: boolean }> {
-  const before = await metric(service, 'berth_pool_claims_total{outcome="warm"}');
+  const before = await metric(service, 'berth_pool_claims_total{template="default",outcome="warm"}');
   const sandbox = await service.client.create(input);
-  return { sandbox, warm: (await metric(service, 'berth_pool_claims_total{outcome="warm"}')) > before };
+  return {
+    sandbox,
+    warm: (await metric(service, 'berth_pool_claims_total{template="default",outcome="warm"}')) > before,
+  };
 }
 
 describe('A sandbox from the pool', () => {
@@ -176,7 +184,7 @@ describe('A sandbox from the pool', () => {
     const { sandbox, warm } = await create(service, { viewport: { width: 800, height: 600 } });
     assert.equal(warm, false);
     assert.deepEqual(sandbox.viewport, { width: 800, height: 600 });
-    assert.equal((await metric(service, 'berth_pool_claims_total{outcome="cold"}')) > 0, true);
+    assert.equal((await metric(service, 'berth_pool_claims_total{template="default",outcome="cold"}')) > 0, true);
     await service.client.delete(sandbox.sandboxId);
   });
 
@@ -188,7 +196,7 @@ describe('A sandbox from the pool', () => {
     const [one, other] = answers.map((answer) => answer.data?.data.sandboxId);
     assert.ok(one);
     assert.equal(one, other);
-    assert.equal(await metric(service, 'berth_pool_ready'), 1, 'one was taken');
+    assert.equal(await metric(service, 'berth_pool_ready{template="default"}'), 1, 'one was taken');
     await service.client.delete(one);
   });
 
@@ -314,6 +322,37 @@ describe('The pool of a service', () => {
     }
   });
 
+  it('has sandboxes of each template that is named, and starts with none that there is not', LIMIT, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bt-templates-'));
+    const templates = join(folder, 'templates.json');
+    writeFileSync(
+      templates,
+      JSON.stringify({ wide: { viewport: { width: 1600, height: 600 }, metadata: { of: 'wide' } } }),
+    );
+    const sizes = { ...env, BERTH_TEMPLATES: templates, BERTH_POOL_SIZE: 'default=0..1,wide=1' };
+    let service: Service | undefined;
+    try {
+      await assert.rejects(
+        startService({ env: { ...sizes, BERTH_POOL_SIZE: 'tall=1' } }),
+        /BERTH_POOL_SIZE: no template is called "tall"/,
+      );
+      service = await startService({ env: sizes, apiKey: KEYS.a });
+      const running = service;
+      const waiting = (template: string) => metric(running, `berth_pool_ready{template="${template}"}`);
+      await waitFor(async () => (await waiting('wide')) === 1, 'the wide one', 60_000);
+      assert.equal(await waiting('default'), 0, 'nobody has asked for one');
+      const { viewport, metadata } = await service.client.create({ templateName: 'wide' });
+      assert.deepEqual([viewport, metadata], [{ width: 1600, height: 600 }, { of: 'wide' }]);
+      assert.equal(await metric(service, 'berth_pool_claims_total{template="wide",outcome="warm"}'), 1);
+      await service.client.create();
+      await waitFor(async () => (await waiting('default')) === 1, 'one, since it is in demand', 60_000);
+      await service.stop();
+    } finally {
+      await service?.clean();
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('makes room for creates where there is none for both', LIMIT, async () => {
     const service = await startService({ env: { ...env, BERTH_MAX_SANDBOXES: '2' }, apiKey: KEYS.a });
     try {
@@ -321,7 +360,7 @@ describe('The pool of a service', () => {
       const viewport = { width: 800, height: 600 };
       const [one, two] = await Promise.all([service.client.create({ viewport }), service.client.create({ viewport })]);
       await assert.rejects(service.client.create(), /BERTH_MAX_SANDBOXES/);
-      assert.equal(await metric(service, 'berth_pool_ready'), 0);
+      assert.equal(await metric(service, 'berth_pool_ready{template="default"}'), 0);
       await Promise.all([one, two].map(({ sandboxId }) => service.client.delete(sandboxId)));
       await filled(service, 2);
       await service.stop();

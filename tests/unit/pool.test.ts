@@ -3,7 +3,7 @@ import { afterEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Admission } from '../../src/core/admission.ts';
 import type { Driver, RuntimeClaim, RuntimeLink, RuntimeLinkEvents } from '../../src/core/contracts.ts';
-import { Pool, type PoolOptions } from '../../src/core/pool.ts';
+import { Pool, type PoolOptions, type PoolSize } from '../../src/core/pool.ts';
 import { DEFAULTS, type SandboxSpec, type SandboxStatus } from '../../src/core/sandbox.ts';
 
 const READY: SandboxStatus = {
@@ -20,7 +20,7 @@ const READY: SandboxStatus = {
   stages: {},
 };
 /** Short, so that no case waits long for anything that has to happen. */
-const PAUSES = { adopt: 300, afterClaim: 5, busy: 5, failed: 20, failedMost: 80, full: 10 };
+const PAUSES = { adopt: 300, afterClaim: 5, busy: 5, failed: 20, failedMost: 80, full: 10, demand: 500 };
 
 function spec(over: Partial<SandboxSpec> = {}): SandboxSpec {
   return { id: 'mine', owner: 'me', templateName: 'default', createdAt: 1, ...DEFAULTS, metadata: {}, ...over };
@@ -32,7 +32,7 @@ afterEach(async () => {
 });
 
 /** A pool over a driver and runtimes that do at once what they are told, or what the test has put in their place. */
-function setUp(over: Partial<PoolOptions> = {}) {
+function setUp({ size = 2, ...over }: Partial<PoolOptions> & { size?: number } = {}) {
   const calls: string[] = [];
   const running = new Map<string, { events: RuntimeLinkEvents; say(change: Partial<SandboxStatus>): void }>();
   const world = {
@@ -98,9 +98,9 @@ function setUp(over: Partial<PoolOptions> = {}) {
       minFreeMemoryMb: 0,
       freeMemoryMb: () => undefined,
     }),
-    size: 2,
+    sizes: sizes(size === 0 ? {} : { default: [size, size] }),
     startTimeoutSeconds: 5,
-    plain: (id) => spec({ id, owner: '' }),
+    plain: (templateName, id) => spec({ id, owner: '', templateName }),
     living: () => world.living,
     onNotRemoved: (id) => calls.push(`not removed ${id}`),
     log: { info() {}, warn() {}, error() {} },
@@ -110,6 +110,14 @@ function setUp(over: Partial<PoolOptions> = {}) {
   const pool = new Pool(options);
   pools.push(pool);
   return { pool, world, driver, calls, started, running, admission: options.admission };
+}
+
+function sizes(of: Record<string, [number, number]>): ReadonlyMap<string, PoolSize> {
+  return new Map(Object.entries(of).map(([name, [min, max]]) => [name, { min, max }]));
+}
+
+function readyIn(pool: Pool, templateName = 'default'): number {
+  return pool.ready.get(templateName) ?? 0;
 }
 
 async function until(condition: () => boolean, what: string): Promise<void> {
@@ -130,7 +138,7 @@ describe('Pool', () => {
       now -= 1;
     };
     pool.begin();
-    await until(() => pool.ready === 3, 'three');
+    await until(() => readyIn(pool) === 3, 'three');
     assert.equal(most, 1);
     assert.equal(new Set(started.map((s) => s.id)).size, 3);
     for (const { id, owner, recording, maxLifetimeSeconds, idleTimeoutSeconds, pooled } of started) {
@@ -142,12 +150,42 @@ describe('Pool', () => {
     assert.equal(started.length, 3, 'no more than that');
   });
 
+  it('keeps of each template what is wanted of it, and gives a create one of its own template', async () => {
+    const { pool, started } = setUp({ sizes: sizes({ default: [1, 1], wide: [2, 2] }) });
+    pool.begin();
+    await until(() => readyIn(pool) === 1 && readyIn(pool, 'wide') === 2, 'all three');
+    assert.deepEqual(started.map((s) => s.templateName).sort(), ['default', 'wide', 'wide']);
+    const wanted = spec({ templateName: 'wide' });
+    assert.ok(await pool.claim(pool.take(wanted), wanted));
+    assert.deepEqual([readyIn(pool), readyIn(pool, 'wide')], [1, 1]);
+    assert.deepEqual(pool.claims.get('wide'), { warm: 1, cold: 0 });
+    assert.equal(pool.take(spec({ templateName: 'other' })), undefined);
+    assert.equal(await pool.claim(undefined, spec({ templateName: 'other' })), undefined);
+    assert.equal(pool.claims.has('other'), false, 'what has no pool is no miss');
+    await until(() => readyIn(pool, 'wide') === 2, 'the one that is missing');
+    assert.equal(started.at(-1)?.templateName, 'wide');
+  });
+
+  it('keeps as many as creates came lately, within its bounds, and gives the others back', async () => {
+    const { pool, started, calls } = setUp({ sizes: sizes({ default: [0, 2] }) });
+    pool.begin();
+    await sleep(30);
+    assert.equal(started.length, 0, 'nobody has asked');
+    assert.equal(await pool.claim(undefined, spec()), undefined);
+    await until(() => readyIn(pool) === 1, 'one');
+    for (let i = 0; i < 4; i++) await pool.claim(undefined, spec());
+    await until(() => readyIn(pool) === 2, 'the most');
+    await until(() => readyIn(pool) === 0, 'them to be given back');
+    assert.equal(started.length, 2);
+    assert.equal(calls.filter((call) => call.startsWith('stop ')).length, 2);
+  });
+
   it('gives each claim another one, tells its runtime, counts, and fills up again', async () => {
     const { pool, world, calls, started } = setUp();
     const told: RuntimeClaim[] = [];
     world.onClaim = async (_handle, claim) => void told.push(claim);
     pool.begin();
-    await until(() => pool.ready === 2, 'two');
+    await until(() => readyIn(pool) === 2, 'two');
     const [a, b] = [spec({ id: 'a' }), spec({ id: 'b' })];
     const [first, second, third] = [pool.take(a), pool.take(b), pool.take(spec())];
     assert.equal(third, undefined);
@@ -155,32 +193,32 @@ describe('Pool', () => {
     assert.notDeepEqual(addresses[0], addresses[1]);
     assert.deepEqual(told.map((claim) => claim.spec.id).sort(), ['a', 'b']);
     assert.equal(await pool.claim(undefined, spec()), undefined);
-    assert.deepEqual(pool.claims, { warm: 2, cold: 1 });
+    assert.deepEqual(pool.claims.get('default'), { warm: 2, cold: 1 });
     assert.deepEqual(
       calls.filter((call) => !call.startsWith('claim')),
       [],
       'nothing of them is ended',
     );
-    await until(() => pool.ready === 2 && started.length === 4, 'two more');
+    await until(() => readyIn(pool) === 2 && started.length === 4, 'two more');
   });
 
   it('has nothing for another viewport, and nothing at all when it is off', async () => {
     const { pool } = setUp();
     pool.begin();
-    await until(() => pool.ready === 2, 'two');
+    await until(() => readyIn(pool) === 2, 'two');
     assert.equal(pool.take(spec({ viewport: { width: 800, height: 600 } })), undefined);
     const off = setUp({ size: 0 });
     off.pool.begin();
     await sleep(20);
     assert.equal(off.started.length, 0);
     assert.equal(await off.pool.claim(undefined, spec()), undefined);
-    assert.deepEqual(off.pool.claims, { warm: 0, cold: 0 });
+    assert.equal(off.pool.claims.size, 0);
   });
 
   it('goes on to the next one when a runtime does not take the claim, and ends the former', async () => {
     const { pool, world, calls } = setUp();
     pool.begin();
-    await until(() => pool.ready === 2, 'two');
+    await until(() => readyIn(pool) === 2, 'two');
     let failed = '';
     world.onClaim = async (handle) => {
       if (failed === '') failed = handle;
@@ -194,10 +232,10 @@ describe('Pool', () => {
   it('keeps one that cannot have the id that is asked for', async () => {
     const { pool, world, calls } = setUp();
     pool.begin();
-    await until(() => pool.ready === 2, 'two');
+    await until(() => readyIn(pool) === 2, 'two');
     world.claim = async () => false;
     assert.equal(await pool.claim(pool.take(spec()), spec()), undefined);
-    assert.equal(pool.ready, 2);
+    assert.equal(readyIn(pool), 2);
     assert.deepEqual(calls, []);
   });
 
@@ -205,10 +243,10 @@ describe('Pool', () => {
     const { pool, world, calls, started, running } = setUp({ size: 1 });
     pool.begin();
     const replaced = async (spoil: () => void): Promise<void> => {
-      await until(() => pool.ready === 1, 'one');
+      await until(() => readyIn(pool) === 1, 'one');
       const before = started.at(-1)?.id;
       spoil();
-      await until(() => pool.ready === 1 && started.at(-1)?.id !== before, 'the next one');
+      await until(() => readyIn(pool) === 1 && started.at(-1)?.id !== before, 'the next one');
       assert.ok(calls.includes(`stop ${before}`));
     };
     const only = () => [...running.values()].at(-1);
@@ -223,7 +261,7 @@ describe('Pool', () => {
   it('does not hand out one whose browser is down', async () => {
     const { pool, running } = setUp({ size: 1 });
     pool.begin();
-    await until(() => pool.ready === 1, 'one');
+    await until(() => readyIn(pool) === 1, 'one');
     const { devtools, ...down } = READY;
     for (const { events } of running.values()) events.onStatus(down);
     assert.equal(pool.take(spec()), undefined);
@@ -236,20 +274,20 @@ describe('Pool', () => {
     await sleep(40);
     assert.equal(started.length, 0);
     place.leave();
-    await until(() => pool.ready === 2, 'two');
+    await until(() => readyIn(pool) === 2, 'two');
     world.living = 9;
     pool.trim();
-    assert.equal(pool.ready, 1);
+    assert.equal(readyIn(pool), 1);
     pool.relieve();
-    assert.equal(pool.ready, 1, 'the memory of the one that is ending comes first');
+    assert.equal(readyIn(pool), 1, 'the memory of the one that is ending comes first');
     world.living = 10;
     pool.trim();
-    assert.equal(pool.ready, 0);
+    assert.equal(readyIn(pool), 0);
     world.living = 0;
-    await until(() => pool.ready === 2, 'two again');
+    await until(() => readyIn(pool) === 2, 'two again');
     await until(() => {
       pool.relieve();
-      return pool.ready < 2;
+      return readyIn(pool) < 2;
     }, 'one to be given back');
   });
 
@@ -272,12 +310,12 @@ describe('Pool', () => {
   it('takes over what an earlier run left if it is right, and ends it if not', async () => {
     const first = setUp({ size: 1 });
     first.pool.begin();
-    await until(() => first.pool.ready === 1, 'one');
+    await until(() => readyIn(first.pool) === 1, 'one');
     const good = first.started[0] as SandboxSpec;
     const { pool, calls, driver, started } = setUp({ size: 1 });
     const address = await driver.start(good, new AbortController().signal);
     await pool.adopt({ spec: good, address });
-    assert.equal(pool.ready, 1);
+    assert.equal(readyIn(pool), 1);
     for (const odd of [{ id: 'pool-surplus' }, { id: 'pool-other', pooled: 'other' }]) {
       await pool.adopt({ spec: { ...good, ...odd }, address: { ...address, endpoint: { path: odd.id } } });
     }
@@ -304,13 +342,13 @@ describe('Pool', () => {
     go();
     await closed;
     for (const { id } of started) assert.ok(calls.includes(`stop ${id}`));
-    assert.equal(pool.ready, 0);
+    assert.equal(readyIn(pool), 0);
   });
 
   it('says so when the driver cannot remove one', async () => {
     const { pool, driver, calls, started } = setUp({ size: 1 });
     pool.begin();
-    await until(() => pool.ready === 1, 'one');
+    await until(() => readyIn(pool) === 1, 'one');
     driver.stop = async () => {
       throw new Error('the engine is away');
     };
