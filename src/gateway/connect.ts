@@ -69,15 +69,19 @@ async function connected(options: GatewayOptions, req: UpgradeRequest, signal: A
   assertAllowed(options, req, route);
   const record = req.query.get('recording') === 'true';
   const { sandboxId, kind } = route;
-  const attachment = await options.sandboxes.attach(sandboxId, kind, record, signal);
-  const bridge = await open(options, route, attachment, signal).catch(async (err: unknown) => {
-    // The browser died a moment ago and its runtime has not said so yet: the next one is on its way.
-    if (kind !== 'client' || !(err instanceof AppError) || err.errorName !== 'BROWSER_UNREACHABLE') throw err;
-    const next = await options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
-    return open(options, route, next, signal);
-  });
-  options.log.info({ requestId: req.requestId, sandboxId, kind }, 'connected');
-  return bridge;
+  let attachment = await options.sandboxes.attach(sandboxId, kind, record, signal);
+  for (;;) {
+    try {
+      const bridge = await open(options, route, attachment, signal);
+      options.log.info({ requestId: req.requestId, sandboxId, kind }, 'connected');
+      return bridge;
+    } catch (err) {
+      // The browser died a moment ago and its runtime has not said so yet: the next one is on its way. It may die, too; after
+      // three in a minute the sandbox ends, and with it the wait.
+      if (kind !== 'client' || !(err instanceof AppError) || err.errorName !== 'BROWSER_UNREACHABLE') throw err;
+      attachment = await options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
+    }
+  }
 }
 
 /** Opens the sandbox's side. */
