@@ -42,7 +42,12 @@ RUN npm prune --omit=dev --no-audit --no-fund \
  && keep=$(/usr/local/bin/node -p '`uws_${process.platform}_${process.arch}_${process.versions.modules}.node`') \
  && test -f "$keep" && find . -name 'uws_*.node' ! -name "$keep" -delete \
  && rm -rf src docs examples misc tests scripts mvp *.c Makefile *.svg \
- && cd /build && rm -rf dist/runtime.mjs dist/.tsbuildinfo dist/cmd/demo.js \
+ && cd /build \
+# dockerode loads what BuildKit sessions and ssh:// engines need at its import: 14 MB of memory for what Berth never calls.
+ && for unused in @grpc/grpc-js @grpc/proto-loader protobufjs ssh2; do \
+      rm -r "node_modules/$unused" && mkdir -p "node_modules/$unused" && touch "node_modules/$unused/index.js" || exit 1; \
+    done \
+ && rm -rf dist/runtime.mjs dist/.tsbuildinfo dist/cmd/demo.js \
  && find dist node_modules \( -name '*.map' -o -name '*.ts' -o -name '*.md' \) -type f -delete
 
 # --- the service -----------------------------------------------------------------------------------------------------
