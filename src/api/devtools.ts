@@ -2,7 +2,7 @@ import { Agent, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Router, RouterContext } from '@koa/router';
 import httpProxy from 'http-proxy';
-import { assertMayChange } from '../core/access.ts';
+import { assertMayChange, SECRET_PARAMETERS } from '../core/access.ts';
 import type { Way } from '../core/contracts.ts';
 import { connectTo } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
@@ -17,17 +17,21 @@ interface Target {
   devtoolsFrontendUrl?: string;
 }
 
+interface Answer {
+  readonly status: number;
+  readonly text: string;
+}
+
 /** A browser that takes longer to answer a discovery request is stuck, in milliseconds. */
 const ANSWER_LIMIT_MS = 10_000;
+/** Most bytes of an answer: the protocol has two million, a list of tabs their addresses, of up to two million each. */
+const MAX_ANSWER = 64 * 1024 * 1024;
 
 /** DevTools discovery of one sandbox: what Chromium answers, with its inner addresses replaced by public ones. */
 export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes: Sandboxes; urls: Urls }): void {
   const proxy = new DiscoveryProxy();
 
-  const ask = async (
-    ctx: RouterContext,
-    path: string,
-  ): Promise<{ info: SandboxInfo; status: number; text: string }> => {
+  const ask = async (ctx: RouterContext, path: string): Promise<Answer & { info: SandboxInfo }> => {
     const id = ctx.params.id ?? '';
     const info = sandboxes.get(principalOf(ctx), id);
     // Discovery opens and closes tabs and answers with tickets.
@@ -39,6 +43,16 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
       attachment.detach();
     }
   };
+  /** What the browser says in JSON, as it should; one that has just gone, or is not itself any more, says something else. */
+  const askJson = async <T>(ctx: RouterContext, path: string): Promise<{ info: SandboxInfo; said: T }> => {
+    const { info, status, text } = await ask(ctx, path);
+    try {
+      if (status !== 200) throw new Error(`status ${status}`);
+      return { info, said: JSON.parse(text) as T };
+    } catch (err) {
+      throw unreachable(err as Error);
+    }
+  };
   const rewritten = (ctx: RouterContext, info: SandboxInfo, target: Target): Target => {
     // Chromium's own inspector page would have to be loaded from the sandbox's private address.
     const { devtoolsFrontendUrl: _, ...rest } = target;
@@ -47,18 +61,18 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
   };
 
   router.get('/sandboxes/:id/json/version', async (ctx) => {
-    const { info, text } = await ask(ctx, '/json/version');
-    ctx.body = rewritten(ctx, info, JSON.parse(text));
+    const { info, said } = await askJson<Target>(ctx, '/json/version');
+    ctx.body = rewritten(ctx, info, said);
   });
   for (const path of ['/sandboxes/:id/json', '/sandboxes/:id/json/list']) {
     router.get(path, async (ctx) => {
-      const { info, text } = await ask(ctx, '/json/list');
-      ctx.body = (JSON.parse(text) as Target[]).map((target) => rewritten(ctx, info, target));
+      const { info, said } = await askJson<Target[]>(ctx, '/json/list');
+      ctx.body = said.map((target) => rewritten(ctx, info, target));
     });
   }
   router.put('/sandboxes/:id/json/new', async (ctx) => {
-    const { info, text } = await ask(ctx, `/json/new?${newTabAddress(ctx.querystring)}`);
-    ctx.body = rewritten(ctx, info, JSON.parse(text));
+    const { info, said } = await askJson<Target>(ctx, `/json/new?${newTabAddress(ctx.querystring)}`);
+    ctx.body = rewritten(ctx, info, said);
   });
   router.get('/sandboxes/:id/json/protocol', async (ctx) => {
     const { text } = await ask(ctx, '/json/protocol');
@@ -74,15 +88,18 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
   }
 }
 
+const NOT_FOR_THE_TAB: ReadonlySet<string> = new Set([...SECRET_PARAMETERS, 'tenantId']);
+
 /** `PUT /json/new?<address>`: the whole query is the address, but for our own credentials. */
 function newTabAddress(query: string): string {
   return query
     .split('&')
-    .filter((part) => !/^(ticket|token|api_key|apiKey|tenantId)=/.test(part))
+    .filter((part) => !NOT_FOR_THE_TAB.has(part.split('=', 1)[0] as string))
     .join('&');
 }
 
-const CALLERS_HEADERS = ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin'];
+/** The sandbox must not see whose key it was, Chromium refuses foreign origins, and http-proxy passes over much for an `Expect`. */
+const CALLERS_HEADERS = ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin', 'expect'];
 
 /** Connects into one sandbox. */
 class WayAgent extends Agent {
@@ -98,7 +115,7 @@ class WayAgent extends Agent {
   }
 }
 
-/** Collects Chromium's small answers whole, since they have to be rewritten. */
+/** Collects Chromium's answers whole, since they have to be rewritten. */
 class DiscoveryProxy {
   readonly #proxy = httpProxy.createProxyServer({
     selfHandleResponse: true,
@@ -109,27 +126,39 @@ class DiscoveryProxy {
   readonly #waiting = new WeakMap<IncomingMessage, (answer: IncomingMessage) => void>();
 
   constructor() {
-    this.#proxy.on('proxyReq', (proxyReq) => {
-      // The sandbox must not see whose key it was, and Chromium refuses foreign origins.
-      for (const name of CALLERS_HEADERS) proxyReq.removeHeader(name);
-    });
     this.#proxy.on('proxyRes', (answer, req) => this.#waiting.get(req)?.(answer));
   }
 
-  ask(req: IncomingMessage, res: ServerResponse, way: Way, path: string): Promise<{ status: number; text: string }> {
+  /** Throws BROWSER_UNREACHABLE. */
+  ask(req: IncomingMessage, res: ServerResponse, way: Way, path: string): Promise<Answer> {
+    for (const name of CALLERS_HEADERS) delete req.headers[name];
     return new Promise((resolve, reject) => {
-      const fail = (err: Error): void =>
-        reject(new AppError('BROWSER_UNREACHABLE', `The browser did not answer: ${err.message}`, {}, err));
+      const fail = (err: Error): void => reject(unreachable(err));
+      // http-proxy tells nobody of a request that ends because its caller went away.
+      res.once('close', () => fail(new Error('the caller went away')));
       this.#waiting.set(req, (answer) => {
         const chunks: Buffer[] = [];
-        answer.on('data', (chunk: Buffer) => chunks.push(chunk));
+        let size = 0;
+        answer.on('data', (chunk: Buffer) => {
+          size += chunk.length;
+          if (size > MAX_ANSWER) answer.destroy(new Error(`it has more than ${MAX_ANSWER} bytes to say`));
+          else chunks.push(chunk);
+        });
         answer.on('error', fail);
         answer.on('end', () => resolve({ status: answer.statusCode ?? 502, text: Buffer.concat(chunks).toString() }));
       });
       const headers = way.secret === undefined ? {} : { 'x-berth-secret': way.secret };
       // Chromium answers only to `localhost` or an address in Host.
       const target = `http://localhost${way.prefix}${path}`;
-      this.#proxy.web(req, res, { target, headers, agent: new WayAgent(way) }, (err) => fail(err as Error));
+      try {
+        this.#proxy.web(req, res, { target, headers, agent: new WayAgent(way) }, (err) => fail(err as Error));
+      } catch (err) {
+        fail(err as Error); // there is no socket any more
+      }
     });
   }
+}
+
+function unreachable(err: Error): AppError {
+  return new AppError('BROWSER_UNREACHABLE', `The browser did not answer: ${err.message}`, {}, err);
 }

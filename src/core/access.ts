@@ -25,7 +25,7 @@ export interface Credentials {
   readonly query: URLSearchParams;
 }
 
-/** Query parameters that carry secrets: never logged, never forwarded. */
+/** Query parameters that carry secrets: never passed on. */
 export const SECRET_PARAMETERS = ['token', 'api_key', 'apiKey', 'ticket'] as const;
 
 /** Tenant of everybody while no keys are set. */
@@ -117,7 +117,7 @@ export function assertAdmin(principal: Principal): void {
 }
 
 /** Whether a host name means this machine. */
-export function isLoopbackName(hostname: string): boolean {
+function isLoopbackName(hostname: string): boolean {
   const name = hostname.replace(/^\[|\]$/g, '').toLowerCase();
   return name === 'localhost' || name.endsWith('.localhost') || name === '::1' || /^127(\.\d{1,3}){3}$/.test(name);
 }
