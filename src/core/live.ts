@@ -63,6 +63,8 @@ export class LiveSandbox {
   readonly #waiters = new Set<() => void>();
   readonly #startAbort = new AbortController();
   #stopReason: EndedReason | undefined;
+  /** Our own start of it is under way, and deals with whatever goes wrong meanwhile. */
+  #starting = false;
   #state: SandboxState = 'CREATING';
   #status: SandboxStatus | undefined;
   #address: RuntimeAddress | undefined;
@@ -101,12 +103,13 @@ export class LiveSandbox {
   }
 
   /**
-   * Starts it, as soon as its turn has come, and waits for READY; a turn may also come with one that runs already. Whatever goes wrong, the sandbox is undone and remembered as
-   * FAILED, and START_FAILED is thrown, or what the turn was refused with.
+   * Starts it, as soon as its turn has come, and waits for READY; a turn may also come with one that runs already. Whatever
+   * goes wrong, the sandbox is undone and remembered as FAILED, and START_FAILED is thrown, or what the turn was refused with.
    */
   async start(caller: AbortSignal | undefined, turn: Turn): Promise<void> {
     const givenUp = AbortSignal.any([this.#startAbort.signal, ...(caller ? [caller] : [])]);
     let limit: AbortSignal | undefined;
+    this.#starting = true;
     this.#options.watcher.saw(this.info);
     try {
       const claimed = await turn(givenUp);
@@ -121,20 +124,25 @@ export class LiveSandbox {
         ? 'the caller went away before it was ready'
         : limit?.aborted && !(err instanceof AppError && err.errorName === 'START_FAILED')
           ? 'it was not ready in time'
-          : sentence.replace(/^The sandbox did not start: /, '');
+          : this.#startAbort.signal.aborted
+            ? (this.#startAbort.signal.reason as Error).message
+            : sentence.replace(/^The sandbox did not start: /, '');
       await this.#destroy(this.#stopReason ?? `failed: ${why}`);
       const ended = this.#ended?.endedReason ?? why;
       throw err instanceof AppError && ['START_FAILED', 'NO_CAPACITY', 'SHUTTING_DOWN'].includes(err.errorName)
         ? err
         : new AppError('START_FAILED', `The sandbox did not start: ${ended}`, {}, err);
+    } finally {
+      this.#starting = false;
     }
   }
 
   /** Takes over a running sandbox after a restart of the service. A runtime that does not answer is dead. */
   async adopt(address: RuntimeAddress, signal: AbortSignal): Promise<void> {
-    this.#address = address;
     try {
       await this.#openLink(address, signal);
+      // Not before: a connection that breaks meanwhile is not to be opened again.
+      this.#address = address;
       // Killed in the middle of a claim: nobody has been told of it.
       if (this.#status?.pooled) await this.#destroy('failed: the service ended before it was handed out');
     } catch (err) {
@@ -247,7 +255,7 @@ export class LiveSandbox {
   }
 
   async #stop(reason: EndedReason): Promise<void> {
-    if (this.#state === 'CREATING') {
+    if (this.#starting) {
       this.#stopReason = reason;
       this.#startAbort.abort(new Error(`it was stopped while it was starting: ${reason}`));
       await this.#until(() => hasEnded(this.#state), AbortSignal.timeout(30_000), 'INTERNAL', 'it did not end');
@@ -277,8 +285,8 @@ export class LiveSandbox {
     }
     if (status.endedReason !== undefined && hasEnded(status.state)) {
       void this.#finish(status.endedReason, status.endedAt ?? Date.now());
-    } else if (this.#state !== status.state) {
-      this.#state = status.state;
+    } else if (this.#state === 'CREATING' && status.state === 'READY') {
+      this.#state = 'READY';
       this.#options.log.info({ sandboxId: this.spec.id, stages: status.stages }, 'sandbox is READY');
     }
     this.#changed();
@@ -286,7 +294,8 @@ export class LiveSandbox {
 
   /** The connection broke without a word of the sandbox's end: the runtime died, or only the connection did. */
   async #onLinkClosed(): Promise<void> {
-    if (this.#finishing || this.#released || !this.#address || this.#state === 'CREATING') return;
+    if (this.#finishing || this.#released || !this.#address) return;
+    if (this.#starting) return this.#startAbort.abort(new Error('its runtime died'));
     this.#link = undefined;
     const limit = AbortSignal.timeout(RELINK_MS);
     try {

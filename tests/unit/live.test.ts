@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Driver, RuntimeLink, RuntimeLinkEvents } from '../../src/core/contracts.ts';
+import { LiveSandbox } from '../../src/core/live.ts';
+import { DEFAULTS, type EndedReason, type SandboxSpec, type SandboxStatus } from '../../src/core/sandbox.ts';
+
+const STATUS: SandboxStatus = {
+  state: 'READY',
+  changes: {},
+  idleDeadline: null,
+  expiresAt: 1,
+  clients: 0,
+  viewers: 0,
+  recorder: { state: 'off' },
+  browserRestarts: 0,
+  stages: {},
+};
+const SPEC: SandboxSpec = { id: 'x', owner: 'me', templateName: 'default', createdAt: 1, ...DEFAULTS, metadata: {} };
+const ADDRESS = { endpoint: { path: 'x' }, secret: '', direct: true };
+
+/** A sandbox whose runtime does at once what it is told, or what the test has put in its place. */
+function setUp() {
+  const world = { answers: true, state: 'READY' as SandboxStatus['state'], gone: false };
+  let events: RuntimeLinkEvents | undefined;
+  let status: SandboxStatus = STATUS;
+  const say = (change: Partial<SandboxStatus>): void => {
+    status = { ...status, ...change };
+    events?.onStatus(status);
+  };
+  const link = {
+    presence() {},
+    async stop(endedReason: EndedReason) {
+      say({ state: 'TERMINATED', endedReason });
+    },
+    async setRecording() {},
+    async change(changes: SandboxStatus['changes']) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      say({ changes: { ...status.changes, ...changes } });
+    },
+    close() {},
+  } as unknown as RuntimeLink;
+  const live = new LiveSandbox(SPEC, {
+    driver: { start: async () => ADDRESS, stop: async () => {} } as unknown as Driver,
+    async openLink(_address, to) {
+      if (!world.answers) throw new Error('no runtime');
+      events = to;
+      say({ state: world.state });
+      return link;
+    },
+    startTimeoutSeconds: 30,
+    log: { info() {}, warn() {}, error() {} },
+    watcher: { saw() {} },
+    onEnded: async () => {},
+    onGone() {
+      world.gone = true;
+    },
+    onNotRemoved() {},
+  });
+  const die = (): void => {
+    world.answers = false;
+    events?.onClosed();
+  };
+  return { live, world, say, die };
+}
+
+const SOON = { timeout: 5000 };
+const never = new AbortController().signal;
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
+}
+
+describe('LiveSandbox', () => {
+  it('ends one that was still starting when an earlier run of the service ended', SOON, async () => {
+    const { live, world } = setUp();
+    world.state = 'CREATING';
+    await live.adopt(ADDRESS, never);
+    assert.equal(live.state, 'CREATING');
+    await live.stop('deleted');
+    assert.deepEqual([live.state, live.info.ended?.endedReason, world.gone], ['TERMINATED', 'deleted', true]);
+  });
+
+  it('notices when the runtime of such a one dies', SOON, async () => {
+    const { live, world, die } = setUp();
+    world.state = 'CREATING';
+    await live.adopt(ADDRESS, never);
+    die();
+    await until(() => world.gone);
+    assert.equal(live.info.ended?.endedReason, 'failed: the runtime died');
+  });
+
+  it('fails a start at once when the runtime dies', SOON, async () => {
+    const { live, world, die } = setUp();
+    world.state = 'CREATING';
+    const started = live.start(undefined, async () => undefined);
+    await until(() => live.info.status !== undefined);
+    die();
+    await assert.rejects(started, { errorName: 'START_FAILED', message: /its runtime died/ });
+    assert.equal(live.state, 'FAILED');
+  });
+
+  it(
+    'never goes back to a state that it has left, nor to one without a reason, whatever its runtime says',
+    SOON,
+    async () => {
+      const { live, world, say, die } = setUp();
+      await live.start(undefined, async () => undefined);
+      for (const state of ['CREATING', 'TERMINATED'] as const) {
+        say({ state });
+        assert.equal(live.state, 'READY');
+      }
+      die();
+      await until(() => world.gone);
+    },
+  );
+});
