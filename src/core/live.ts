@@ -74,6 +74,8 @@ export class LiveSandbox {
   #closing: string | undefined;
   #finishing: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
+  /** Settles with the change that came last. */
+  #changing: Promise<void> = Promise.resolve();
   #released = false;
 
   constructor(spec: SandboxSpec, options: LiveOptions) {
@@ -159,25 +161,34 @@ export class LiveSandbox {
     this.#assertAlive();
   }
 
+  /** Resolves when the runtime has confirmed. Throws SANDBOX_ENDED, SANDBOX_NOT_READY, and INVALID_REQUEST where recording is off. */
   async setRecording(on: boolean): Promise<void> {
-    this.#assertAlive();
+    const link = this.#linked();
     if (this.spec.recording === 'off' && on) {
       throw new AppError('INVALID_REQUEST', 'recording: this sandbox was created with recording "off".');
     }
-    await this.#link?.setRecording(on);
+    await link.setRecording(on);
   }
 
+  /** Throws as {@link setRecording}. */
   async cutRecording(): Promise<void> {
-    this.#assertAlive();
-    await this.#link?.cutRecording();
+    await this.#linked().cutRecording();
   }
 
-  /** Changes limits or metadata. Throws SANDBOX_ENDED. */
-  async change(change: SandboxChange): Promise<void> {
-    await this.#asked((link) => link.change(change));
+  /**
+   * Changes limits or metadata as `changeOf` says, one change after the other: each is made from what the one before has
+   * left. Throws SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE, and what `changeOf` throws.
+   */
+  async change(changeOf: (spec: SandboxSpec) => SandboxChange): Promise<void> {
+    const changed = this.#changing.then(() => {
+      const change = changeOf(this.spec);
+      return this.#asked((link) => link.change(change));
+    });
+    this.#changing = changed.catch(() => {}); // the caller has the rejection; the next change goes on
+    await changed;
   }
 
-  /** The browser's tabs. Throws SANDBOX_ENDED, BROWSER_UNREACHABLE. */
+  /** The browser's tabs. Throws SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE. */
   async pages(): Promise<PageInfo[]> {
     return this.#asked((link) => link.pages());
   }
@@ -187,10 +198,16 @@ export class LiveSandbox {
     return this.#asked((link) => link.closePage(page));
   }
 
-  async #asked<T>(ask: (link: RuntimeLink) => Promise<T>): Promise<T> {
+  /** The control connection. Throws SANDBOX_ENDED, and SANDBOX_NOT_READY while a broken one is opened again. */
+  #linked(): RuntimeLink {
     this.#assertAlive();
-    if (!this.#link) throw new AppError('BROWSER_UNREACHABLE', 'The sandbox does not answer.');
-    return ask(this.#link).catch((err: Error) => {
+    if (this.#link) return this.#link;
+    throw new AppError('SANDBOX_NOT_READY', `Sandbox ${this.spec.id} cannot be used now: its runtime does not answer.`);
+  }
+
+  async #asked<T>(ask: (link: RuntimeLink) => Promise<T>): Promise<T> {
+    return ask(this.#linked()).catch((err: Error) => {
+      this.#assertAlive();
       throw new AppError('BROWSER_UNREACHABLE', `The browser cannot be asked: ${err.message}.`, {}, err);
     });
   }

@@ -199,19 +199,19 @@ export class Sandboxes {
 
   /**
    * Extends or shortens the life of a READY sandbox, or changes its metadata. Lifetimes count from the creation, so one that
-   * is over already ends it. Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, INVALID_REQUEST.
+   * is over already ends it. Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE, INVALID_REQUEST.
    */
   async change(principal: Principal, id: string, input: ChangeInput): Promise<SandboxInfo> {
     assertMayChange(principal);
     this.get(principal, id);
     const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
     const { sandboxIdleTimeoutSeconds, maxLifetimeSeconds, activity } = input;
-    await live.change({
+    await live.change(({ metadata }) => ({
       ...(sandboxIdleTimeoutSeconds === undefined ? {} : { idleTimeoutSeconds: sandboxIdleTimeoutSeconds }),
       ...(maxLifetimeSeconds === undefined ? {} : { maxLifetimeSeconds }),
       ...(activity === undefined ? {} : { activity }),
-      ...(input.metadata === undefined ? {} : { metadata: merged(live.spec.metadata, input.metadata) }),
-    });
+      ...(input.metadata === undefined ? {} : { metadata: merged(metadata, input.metadata) }),
+    }));
     return live.info;
   }
 

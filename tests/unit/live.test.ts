@@ -33,6 +33,8 @@ function setUp() {
       say({ state: 'TERMINATED', endedReason });
     },
     async setRecording() {},
+    async cutRecording() {},
+    pages: async () => [],
     async change(changes: SandboxStatus['changes']) {
       await new Promise((resolve) => setTimeout(resolve, 5));
       say({ changes: { ...status.changes, ...changes } });
@@ -112,4 +114,24 @@ describe('LiveSandbox', () => {
       await until(() => world.gone);
     },
   );
+
+  it('says so when it cannot be told to record, its control connection being opened again', SOON, async () => {
+    const { live, die } = setUp();
+    await live.start(undefined, async () => undefined);
+    die();
+    for (const told of [live.setRecording(true), live.cutRecording(), live.pages()]) {
+      await assert.rejects(told, { errorName: 'SANDBOX_NOT_READY' });
+    }
+  });
+
+  it('makes changes one after the other, each from what the one before has left', SOON, async () => {
+    const { live } = setUp();
+    await live.start(undefined, async () => undefined);
+    const add = (key: string) => live.change(({ metadata }) => ({ metadata: { ...metadata, [key]: 'x' } }));
+    const refused = live.change(() => {
+      throw new Error('no such change');
+    });
+    await Promise.all([add('a'), add('b'), assert.rejects(refused, /no such change/), add('c')]);
+    assert.deepEqual(live.spec.metadata, { a: 'x', b: 'x', c: 'x' });
+  });
 });
