@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -279,23 +279,29 @@ export class LocalDriver implements Driver {
   async #spawnRuntime(dir: string, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const log = openSync(join(dir, 'runtime.log'), 'a', 0o600);
-    const child = spawn(process.execPath, [this.#options.runtimeProgram, join(dir, 'runtime.json')], {
-      // Own session and group: the sandbox outlives the service and gets none of its signals.
-      detached: true,
-      stdio: ['ignore', log, log, 'pipe'],
-      cwd: dir,
-      env: { ...this.#options.env },
-    });
-    closeSync(log);
-    const pipe = child.stdio[3] as Readable;
+    let child: ChildProcess;
+    try {
+      child = spawn(process.execPath, [this.#options.runtimeProgram, join(dir, 'runtime.json')], {
+        // Own session and group: the sandbox outlives the service and gets none of its signals.
+        detached: true,
+        stdio: ['ignore', log, log, 'pipe'],
+        cwd: dir,
+        env: { ...this.#options.env },
+      });
+    } finally {
+      closeSync(log);
+    }
+    // None when we are out of file descriptors; then nothing comes but the error.
+    const pipe = child.stdio?.[3] as Readable | undefined;
     const listening = await new Promise<boolean>((resolve, reject) => {
+      child.once('error', reject);
+      if (!pipe) return;
       const onAbort = (): void => reject(signal.reason);
       signal.addEventListener('abort', onAbort, { once: true });
-      child.once('error', reject);
       pipe.once('data', () => resolve(true));
       pipe.once('end', () => resolve(false));
       pipe.once('close', () => signal.removeEventListener('abort', onAbort));
-    }).finally(() => pipe.destroy());
+    }).finally(() => pipe?.destroy());
     child.unref();
     if (!listening) {
       const tail = (await readFile(join(dir, 'runtime.log'), 'utf8').catch(() => '')).trim().slice(-500);
