@@ -15,8 +15,20 @@ export interface Claim {
 
 /** Undefined when the sandbox of this folder, or link to one, was not claimed. */
 export async function readClaim(dir: string): Promise<Claim | undefined> {
-  const text = await readFile(join(dir, 'claim.json'), 'utf8').catch(unlessGone);
-  return text === undefined ? undefined : (JSON.parse(text) as Claim);
+  return readJson(join(dir, 'claim.json'));
+}
+
+/**
+ * What one of our own files says. Undefined when there is none, and for one that was being written when service or machine
+ * went down: after a loss of power also a file that was renamed into place may be empty.
+ */
+export async function readJson<T>(file: string): Promise<T | undefined> {
+  const text = await readFile(file, 'utf8').catch(unlessGone);
+  try {
+    return text === undefined ? undefined : (JSON.parse(text) as T);
+  } catch {
+    return undefined;
+  }
 }
 
 /** From the moment the file is there, the sandbox is the new one, whoever is killed then. */

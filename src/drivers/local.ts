@@ -15,7 +15,7 @@ import {
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
-import { behind, dangles, linkClaim, readClaim, writeClaim } from './claims.ts';
+import { behind, dangles, linkClaim, readClaim, readJson, writeClaim } from './claims.ts';
 import {
   downloadsOf,
   FOLDER_NAME,
@@ -123,8 +123,10 @@ export class LocalDriver implements Driver {
     const found: FoundSandbox[] = [];
     for (const name of await namesIn(this.#tombstones)) {
       if (!name.endsWith('.json')) continue;
-      const ended = JSON.parse(await readFile(join(this.#tombstones, name), 'utf8')) as EndedSandbox;
-      found.push({ spec: ended.spec, ended });
+      const file = join(this.#tombstones, name);
+      const ended = await readJson<EndedSandbox>(file);
+      if (ended) found.push({ spec: ended.spec, ended });
+      else await rm(file, { force: true });
     }
     const buried = new Set(found.map((f) => this.#dirOf(f.spec.id)));
     for (const name of await namesIn(this.#options.runDir)) {
@@ -164,8 +166,7 @@ export class LocalDriver implements Driver {
   }
 
   async autopsy(id: string): Promise<EndedReason | undefined> {
-    const text = await readFile(this.#tombstoneOf(id), 'utf8').catch(() => undefined); // none: it died without a word
-    return text === undefined ? undefined : (JSON.parse(text) as EndedSandbox).endedReason;
+    return (await readJson<EndedSandbox>(this.#tombstoneOf(id)))?.endedReason; // none: it died without a word
   }
 
   get #tombstones(): string {
@@ -328,15 +329,9 @@ function onPath(program: string, path: string): boolean {
   });
 }
 
+/** Undefined where there is no such sandbox. */
 async function readConfig(dir: string): Promise<RuntimeConfig | undefined> {
-  try {
-    return JSON.parse(await readFile(join(dir, 'runtime.json'), 'utf8')) as RuntimeConfig;
-  } catch (err) {
-    const code = (err as NodeJS.ErrnoException).code;
-    // Not a sandbox's folder, or the service was killed in the middle of writing the file.
-    if (code === 'ENOENT' || code === 'ENOTDIR' || err instanceof SyntaxError) return undefined;
-    throw err;
-  }
+  return readJson(join(dir, 'runtime.json'));
 }
 
 async function namesIn(folder: string): Promise<string[]> {

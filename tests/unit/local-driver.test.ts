@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { LocalDriver } from '../../src/drivers/local.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'berth-local-'));
 // As root each sandbox is a user of its own, who has to get to its folder.
@@ -43,5 +44,29 @@ describe('the local driver', () => {
     const line = ['-c', 'ulimit -n 200; exec "$0" --input-type=module -e "$1"', process.execPath, PROGRAM];
     const { stdout } = await promisify(execFile)('bash', line);
     assert.match(stdout, /spawn.*EMFILE/);
+  });
+
+  it('finds sandboxes beside words of an end and of a claim that a loss of power has cut off', async () => {
+    const [runDir, dataDir] = [join(dir, 'run2'), join(dir, 'data2')];
+    const driver = new LocalDriver({
+      runDir,
+      dataDir,
+      runtimeProgram: '',
+      chromium: undefined,
+      masterKey: Buffer.alloc(32),
+      startTimeoutSeconds: 1,
+      downloadsMb: 1,
+      env: { PATH: '' },
+      warn() {},
+    });
+    const box = join(runDir, '0123456789ab');
+    mkdirSync(box, { recursive: true });
+    writeFileSync(join(box, 'runtime.json'), JSON.stringify({ spec: { id: 'y' } }));
+    writeFileSync(join(box, 'claim.json'), '');
+    mkdirSync(join(dataDir, 'ended'), { recursive: true });
+    writeFileSync(join(dataDir, 'ended', 'x.json'), '');
+    const found = await driver.list();
+    assert.deepEqual([found.map(({ spec }) => spec.id), readdirSync(join(dataDir, 'ended'))], [['y'], []]);
+    assert.equal(await driver.autopsy('x'), undefined);
   });
 });
