@@ -100,7 +100,7 @@ export class Recorder {
   /** Starts recording if it does not run. Without room on the disk it begins when there is some. */
   start(): Promise<void> {
     return this.#enqueue(async () => {
-      if (this.#session !== undefined && this.#status.state !== 'failed') return;
+      if (this.#status.state === 'recording' || this.#status.state === 'paused') return;
       await this.#halt('stopped');
       this.#session = sessionName(this.#config.spec.id, new Date());
       await this.#record();
@@ -124,7 +124,10 @@ export class Recorder {
     return this.#enqueue(async () => {
       if (this.#status.state !== 'recording') return;
       await this.#halt('cut');
-      await this.#record();
+      await this.#record().catch((err: Error) => {
+        this.#set(this.#failedStatus(err.message));
+        throw err;
+      });
     });
   }
 
@@ -140,9 +143,10 @@ export class Recorder {
     if ((await this.#room()) < ROOM_BYTES) return this.#set(this.#pausedStatus());
     const keeper = new Keeper({
       start: async () => {
-        if (this.#keeper === keeper && (await this.#room()) < ROOM_BYTES) throw new Error('the disk is full');
+        if ((await this.#room()) < ROOM_BYTES) throw new Error('the disk is full');
         const folder = this.#config.recordingsDir;
         await this.#take?.closed;
+        if (this.#keeper !== keeper) throw new Error('it was stopped');
         // Deleting the last recording of a sandbox takes the folder along.
         mkdirSync(folder, { recursive: true, mode: 0o700 });
         const first = nextSegment(folder, session);
@@ -184,7 +188,7 @@ export class Recorder {
     if (this.#keeper !== keeper) return;
     await this.#halt('died');
     const full = (await this.#room()) < ROOM_BYTES;
-    this.#set(full ? this.#pausedStatus() : { state: 'failed', sessionId: this.#session as string, error: why });
+    this.#set(full ? this.#pausedStatus() : this.#failedStatus(why));
   }
 
   async #lookForRoom(): Promise<void> {
@@ -216,6 +220,10 @@ export class Recorder {
   #pausedStatus(): RecorderStatus {
     const error = `the disk is full: less than ${ROOM_BYTES / 1024 / 1024} MiB are left for recordings`;
     return { state: 'paused', sessionId: this.#session as string, error };
+  }
+
+  #failedStatus(error: string): RecorderStatus {
+    return { state: 'failed', sessionId: this.#session as string, error };
   }
 
   #spawn(session: string, firstSegment: number): Child {
