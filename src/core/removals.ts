@@ -36,7 +36,7 @@ export class Removals {
           if (!this.#isLive(id)) await this.#driver.stop(id);
           this.#ids.delete(id);
         } catch {
-          break; // the engine is still away
+          // The engine is still away, or this one resists; the others are not to wait for it.
         }
       }
       this.#again();
