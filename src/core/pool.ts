@@ -151,6 +151,8 @@ export class Pool {
           return address;
         }
         pooled.taken = false;
+        // Its room may be the one that is started now, and a pool that closes has passed it over.
+        this.trim();
         break;
       } catch (err) {
         this.#options.log.warn({ handle: pooled.spec.id, err }, 'a pooled sandbox could not be claimed');

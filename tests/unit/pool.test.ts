@@ -229,6 +229,23 @@ describe('Pool', () => {
     assert.ok(calls.includes(`stop ${failed}`));
   });
 
+  it('ends one that could not be claimed when it closes meanwhile', async () => {
+    const { pool, world, calls } = setUp({ size: 1 });
+    pool.begin();
+    await until(() => pool.ready === 1, 'one');
+    let refuse = (): void => {};
+    world.claim = () =>
+      new Promise((resolve) => {
+        refuse = () => resolve(false);
+      });
+    const claimed = pool.claim(pool.take(spec()), spec());
+    const closed = pool.close();
+    refuse();
+    assert.equal(await claimed, undefined);
+    await closed;
+    await until(() => calls.some((call) => call.startsWith('stop pool-')), 'its end');
+  });
+
   it('keeps one that cannot have the id that is asked for', async () => {
     const { pool, world, calls } = setUp();
     pool.begin();
