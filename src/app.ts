@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Launcher } from 'chrome-launcher';
@@ -15,6 +14,7 @@ import { Access } from './core/access.ts';
 import { Admission } from './core/admission.ts';
 import type { Driver } from './core/contracts.ts';
 import { Counters } from './core/counters.ts';
+import { accepts } from './core/endpoint.ts';
 import { AppError } from './core/errors.ts';
 import { Events } from './core/events.ts';
 import { Sandboxes } from './core/sandboxes.ts';
@@ -212,13 +212,8 @@ function createLog(level: string): Logger {
 
 /** Two services on one data folder would take each other's sandboxes for left over. */
 async function assertAlone(apiSocket: string, dataDir: string): Promise<void> {
-  const taken = await new Promise<boolean>((resolve) => {
-    const probe = connect({ path: apiSocket });
-    probe.once('connect', () => resolve(true));
-    probe.once('error', () => resolve(false));
-    probe.once('close', () => probe.destroy());
-  });
-  if (taken) throw new Error(`Another Berth already serves ${dataDir}: give this one its own BERTH_DATA_DIR.`);
+  if (await accepts({ path: apiSocket }))
+    throw new Error(`Another Berth already serves ${dataDir}: give this one its own BERTH_DATA_DIR.`);
 }
 
 /** The key that every other secret is derived from: made at the first start, kept with 0600. */

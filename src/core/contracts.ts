@@ -74,6 +74,12 @@ export type FoundSandbox =
   | { readonly spec: SandboxSpec; readonly address: RuntimeAddress; readonly ended?: undefined }
   | { readonly spec: SandboxSpec; readonly ended: EndedSandbox };
 
+/** A pooled sandbox that has become somebody's, once its runtime has been told so. */
+export interface ClaimedSandbox {
+  readonly address: RuntimeAddress;
+  readonly runtime: RuntimeClaim;
+}
+
 /** Starts sandboxes somewhere. Three verbs; what runs inside is the same runtime everywhere. */
 export interface Driver {
   readonly name: string;
@@ -95,10 +101,7 @@ export interface Driver {
    * and its files lie under it. What its runtime has to be told is in the answer. Undefined, with nothing changed, when it
    * cannot have this id. A failed claim is undone by `stop(handle)`.
    */
-  claim(
-    handle: string,
-    spec: SandboxSpec,
-  ): Promise<{ readonly address: RuntimeAddress; readonly runtime: RuntimeClaim } | undefined>;
+  claim(handle: string, spec: SandboxSpec): Promise<ClaimedSandbox | undefined>;
   /** Why a sandbox whose runtime is gone has ended: what it left word of, or what the engine knows. Asked before `stop`. */
   autopsy?(id: string): Promise<EndedReason | undefined>;
   /** Removes what is shared by all sandboxes, when none is left. */

@@ -22,3 +22,19 @@ export function connectTo(endpoint: Endpoint, options: Omit<TcpNetConnectOpts, '
     closeSync(handle);
   }
 }
+
+/** Whether somebody accepts connections there now. */
+export function accepts(endpoint: Endpoint): Promise<boolean> {
+  return new Promise((resolve) => {
+    try {
+      const probe = connectTo(endpoint);
+      probe.once('connect', () => {
+        probe.destroy();
+        resolve(true);
+      });
+      probe.once('error', () => resolve(false));
+    } catch {
+      resolve(false); // no socket yet
+    }
+  });
+}

@@ -3,13 +3,14 @@ import { chmod, chown, lstat, mkdir, readdir, readFile, rename, rm, writeFile } 
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
-import type { Driver, FoundSandbox, RuntimeAddress, RuntimeClaim, RuntimeConfig } from '../core/contracts.ts';
-import { connectTo } from '../core/endpoint.ts';
+import type { ClaimedSandbox, Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
+import { accepts } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { isEndedReason } from '../core/status.ts';
 import { linkClaim, readClaim, writeClaim } from './claims.ts';
 import { downloadsOf, FOLDER_NAME, folderOf, prepareDownloads, prepareRunDir, secretOf } from './folders.ts';
+import { startOrUndo } from './start.ts';
 
 /** What one container may use. */
 export interface DockerLimits {
@@ -96,10 +97,8 @@ export class DockerDriver implements Driver {
     }
   }
 
-  async start(spec: SandboxSpec, signal: AbortSignal): Promise<RuntimeAddress> {
-    // Whatever an earlier sandbox of this id left, should the service have been killed while it removed that.
-    await this.stop(spec.id);
-    try {
+  start(spec: SandboxSpec, signal: AbortSignal): Promise<RuntimeAddress> {
+    return startOrUndo(this, spec.id, async () => {
       const podman = await this.#isPodman();
       await Promise.all([this.#networkFor(spec.id, podman), this.#prepareFolders(spec)]);
       signal.throwIfAborted();
@@ -109,16 +108,7 @@ export class DockerDriver implements Driver {
       await container.start();
       await this.#awaitSocket(spec.id, container, signal);
       return this.#addressOf(spec.id);
-    } catch (err) {
-      await this.stop(spec.id);
-      if (err instanceof AppError) throw err;
-      throw new AppError(
-        'START_FAILED',
-        `The sandbox did not start: ${err instanceof Error ? err.message : String(err)}`,
-        {},
-        err,
-      );
-    }
+    });
   }
 
   async stop(id: string): Promise<void> {
@@ -161,10 +151,7 @@ export class DockerDriver implements Driver {
     return JSON.stringify({ Id, network, seccomp, limits, downloadsMb, startTimeoutSeconds });
   }
 
-  async claim(
-    handle: string,
-    spec: SandboxSpec,
-  ): Promise<{ readonly address: RuntimeAddress; readonly runtime: RuntimeClaim } | undefined> {
+  async claim(handle: string, spec: SandboxSpec): Promise<ClaimedSandbox | undefined> {
     const recordings = this.#recordingsOf(spec);
     // Those of an earlier sandbox of this id cannot get into a folder that the container sees already.
     if ((await readdir(recordings).catch(() => [])).length > 0) return undefined;
@@ -429,21 +416,6 @@ function onlyStatus(...statuses: number[]): (err: { statusCode?: number }) => un
 /** Removing a network is refused while a container is on it: Docker with 403 or 409, Podman with 500. */
 function unlessUsed(err: { statusCode?: number; message?: string }): void {
   if (!err.message?.includes('network is being used')) onlyStatus(403, 404, 409)(err);
-}
-
-function accepts(endpoint: RuntimeAddress['endpoint']): Promise<boolean> {
-  return new Promise((resolve) => {
-    try {
-      const probe = connectTo(endpoint);
-      probe.once('connect', () => {
-        probe.destroy();
-        resolve(true);
-      });
-      probe.once('error', () => resolve(false));
-    } catch {
-      resolve(false); // no socket yet
-    }
-  });
 }
 
 /** The runtime's last word. It comes out of the sandbox, so nothing in it is believed that is not of the right form. */

@@ -5,10 +5,10 @@ import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/pr
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
+  type ClaimedSandbox,
   type Driver,
   type FoundSandbox,
   type RuntimeAddress,
-  type RuntimeClaim,
   type RuntimeConfig,
   SANDBOX_UIDS,
 } from '../core/contracts.ts';
@@ -27,6 +27,7 @@ import {
   unpassable,
 } from './folders.ts';
 import { endProcessesOf } from './leftovers.ts';
+import { startOrUndo } from './start.ts';
 
 export interface LocalDriverOptions {
   /** Short folder for sockets and profiles of running sandboxes. */
@@ -84,26 +85,14 @@ export class LocalDriver implements Driver {
 
   async start(spec: SandboxSpec, signal: AbortSignal): Promise<RuntimeAddress> {
     await this.check();
-    const dir = this.#dirOf(spec.id);
-    const address = this.#addressOf(spec.id);
-    // Whatever an earlier sandbox of this id left, should the service have been killed while it removed that.
-    await this.stop(spec.id);
-    try {
+    return startOrUndo(this, spec.id, async () => {
+      const dir = this.#dirOf(spec.id);
       await mkdir(dir, { mode: 0o711 });
       const config = await this.#configOf(spec);
       await writeFile(join(dir, 'runtime.json'), JSON.stringify(config), { mode: 0o600 });
       await this.#spawnRuntime(dir, signal);
-      return address;
-    } catch (err) {
-      await this.stop(spec.id);
-      if (err instanceof AppError) throw err;
-      throw new AppError(
-        'START_FAILED',
-        `The sandbox did not start: ${err instanceof Error ? err.message : String(err)}`,
-        {},
-        err,
-      );
-    }
+      return this.#addressOf(spec.id);
+    });
   }
 
   async stop(id: string): Promise<void> {
@@ -155,10 +144,7 @@ export class LocalDriver implements Driver {
     return JSON.stringify({ programs, downloadsMb, env, startTimeoutSeconds });
   }
 
-  async claim(
-    handle: string,
-    spec: SandboxSpec,
-  ): Promise<{ readonly address: RuntimeAddress; readonly runtime: RuntimeClaim }> {
+  async claim(handle: string, spec: SandboxSpec): Promise<ClaimedSandbox> {
     const config = await readConfig(this.#dirOf(handle));
     if (!config) throw new Error('its folder is gone');
     await writeClaim(this.#options.runDir, { handle, spec });
