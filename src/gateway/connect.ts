@@ -48,7 +48,10 @@ const UPSTREAM_LIMIT_MS = 40_000;
 export const PING_EVERY_MS = 25_000;
 export const SILENCE_SECONDS = 56;
 
-/** From a checked request to a bridge whose upstream side is open. Throws what the client is to read instead of the 101. */
+/**
+ * From a client's wish to a bridge whose upstream side is open. Throws what the client is to read instead of the 101, and
+ * something also when it is `gone`: who gets a bridge may complete the upgrade in the same turn of the event loop.
+ */
 export async function connectSandbox(options: GatewayOptions, req: UpgradeRequest, gone: AbortSignal): Promise<Bridge> {
   const limit = new AbortController();
   // Not AbortSignal.timeout: it would keep the request in memory for all that time, however soon this is done.
@@ -57,7 +60,14 @@ export async function connectSandbox(options: GatewayOptions, req: UpgradeReques
     UPSTREAM_LIMIT_MS,
   );
   try {
-    return await connected(options, req, AbortSignal.any([gone, limit.signal]));
+    const bridge = await connected(options, req, AbortSignal.any([gone, limit.signal]));
+    if (gone.aborted) bridge.abandon();
+    gone.throwIfAborted();
+    return bridge;
+  } catch (err) {
+    const { requestId, path } = req;
+    if (!(err instanceof AppError) && err !== gone.reason) options.log.warn({ requestId, path, err }, 'upgrade failed');
+    throw err;
   } finally {
     clearTimeout(timer);
   }

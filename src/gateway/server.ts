@@ -5,8 +5,7 @@ import uWS, {
   type us_listen_socket,
   type us_socket_context_t,
 } from 'uWebSockets.js';
-import { AppError } from '../core/errors.ts';
-import type { Bridge, FragmentSocket, UserData } from './bridge.ts';
+import type { FragmentSocket, UserData } from './bridge.ts';
 import {
   chooseProtocol,
   connectSandbox,
@@ -66,7 +65,6 @@ export class Gateway implements Front {
     }, PING_EVERY_MS);
   }
 
-  /** Resolves with the port; rejects with a sentence when it cannot listen. */
   listen(host: string, port: number): Promise<number> {
     return new Promise((resolve, reject) => {
       // Exclusive: without it a second service on the same port would silently share the connections with us.
@@ -87,20 +85,13 @@ export class Gateway implements Front {
     app.listen(host, port, LIBUS_LISTEN_EXCLUSIVE_PORT, done);
   }
 
-  /** Takes no new connections; those that are open stay. */
-  stopListening(): void {
-    if (this.#listening) uWS.us_listen_socket_close(this.#listening);
-    this.#listening = undefined;
-  }
-
-  /** Waits until HTTP answers that are on their way have gone out, at most this long, in milliseconds. */
   drain(limitMs: number): Promise<void> {
     return this.#forwarder.drain(limitMs);
   }
 
-  /** Ends what is left. */
   close(): void {
-    this.stopListening();
+    if (this.#listening) uWS.us_listen_socket_close(this.#listening);
+    this.#listening = undefined;
     clearInterval(this.#pings);
     for (const ws of this.#sockets) ws.getUserData().bridge.end(1001, 'the service is going away');
     this.#forwarder.close();
@@ -130,16 +121,13 @@ export class Gateway implements Front {
     const offers = req.getHeader('sec-websocket-protocol').split(',');
     const protocol = chooseProtocol(offers.map((p) => p.trim()));
     connectSandbox(this.#options, copy, gone.signal).then(
-      (bridge: Bridge) => {
-        if (gone.signal.aborted) return bridge.abandon();
+      (bridge) => {
         // Not inside cork(), though uWebSockets.js's own example has it so: when the upgrade does not move the socket in
         // memory, cork() afterwards takes the WebSocket's data for an HTTP response's, may read "Connection: close" out of
         // them, and shuts the socket down right after the 101 (HttpResponse.h, seen with strace under load).
         res.upgrade<UserData>({ bridge }, key, protocol, '', context);
       },
       (err: unknown) => {
-        if (!(err instanceof AppError))
-          this.#options.log.warn({ requestId: copy.requestId, path: copy.path, err }, 'upgrade failed');
         if (!gone.signal.aborted) refuse(res, err, copy.requestId, this.#options.counters);
       },
     );

@@ -76,7 +76,6 @@ class VncSource implements Source {
   }
 
   close(): void {
-    this.#socket.end();
     this.#socket.destroySoon();
   }
 

@@ -100,16 +100,10 @@ export class WsGateway implements Front {
       headers: req.headers,
     };
     connectSandbox(this.#options, request, gone.signal).then(
-      (bridge) => {
-        if (!gone.signal.aborted) return this.#shakeHands(req, socket as Socket, head, bridge);
-        bridge.abandon();
-        socket.destroy();
-      },
+      (bridge) => this.#shakeHands(req, socket as Socket, head, bridge),
       (err: unknown) => {
-        const { requestId, path } = request;
-        if (!(err instanceof AppError)) this.#options.log.warn({ requestId, path, err }, 'upgrade failed');
         if (gone.signal.aborted) socket.destroy();
-        else refuseSocket(socket, err, requestId, this.#options.counters);
+        else refuseSocket(socket, err, request.requestId, this.#options.counters);
       },
     );
   }
