@@ -6,7 +6,7 @@ import type { Sandboxes } from '../core/sandboxes.ts';
 import { principalOf } from './context.ts';
 import { sendFile } from './files.ts';
 
-export interface DownloadRoutesDeps {
+interface DownloadRoutesDeps {
   readonly downloads: Downloads;
   readonly sandboxes: Sandboxes;
 }

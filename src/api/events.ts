@@ -8,7 +8,7 @@ import type { Sandboxes } from '../core/sandboxes.ts';
 import { principalOf } from './context.ts';
 import type { Validator } from './validate.ts';
 
-export interface EventRoutesDeps {
+interface EventRoutesDeps {
   readonly sandboxes: Sandboxes;
   readonly events: Events;
   readonly validator: Validator;

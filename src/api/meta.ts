@@ -6,7 +6,7 @@ export interface Readiness {
   readonly archive: 'ok' | 'unreachable' | undefined;
 }
 
-export interface MetaRoutesDeps {
+interface MetaRoutesDeps {
   /** Rejects when no sandboxes can be started. */
   readonly ready: () => Promise<Readiness>;
   readonly openapiYaml: string;

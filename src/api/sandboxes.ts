@@ -12,7 +12,7 @@ import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 import type { Validator } from './validate.ts';
 
-export interface SandboxRoutesDeps {
+interface SandboxRoutesDeps {
   readonly sandboxes: Sandboxes;
   readonly recordings: Recordings;
   readonly urls: Urls;

@@ -22,6 +22,7 @@ import { sandboxRoutes } from './sandboxes.ts';
 import { Urls } from './urls.ts';
 import { Validator } from './validate.ts';
 
+/** What the API is made of. */
 export interface ApiOptions {
   readonly access: Access;
   readonly sandboxes: Sandboxes;

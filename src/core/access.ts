@@ -4,6 +4,7 @@ import { AppError } from './errors.ts';
 /** admin: everything of every tenant. user: everything of its own tenant. viewer: reads its own tenant's, changes nothing. */
 export type Role = 'admin' | 'user' | 'viewer';
 
+/** One of `BERTH_API_KEYS`: a secret, whose sandboxes it shows, and what it may do with them. */
 export interface ApiKey {
   readonly tenant: string;
   readonly key: string;

@@ -22,6 +22,7 @@ export const EVENT_TYPES = [
   'recording.removed',
 ] as const;
 
+/** One of {@link EVENT_TYPES}. */
 export type EventType = (typeof EVENT_TYPES)[number];
 
 /** What an event says beside its type; names are those of a sandbox in the API. */

@@ -9,12 +9,14 @@ export interface PoolSize {
   readonly max: number;
 }
 
+/** What the pool is made of, and how large it is to be. */
 export interface PoolOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
   readonly admission: Admission;
   /** By template; of the others none wait. */
   readonly sizes: ReadonlyMap<string, PoolSize>;
+  /** READY within this time, else the start has failed. */
   readonly startTimeoutSeconds: number;
   /** What a create that asks for nothing but this template would get under this id. */
   readonly plain: (templateName: string, id: string) => SandboxSpec;

@@ -4,6 +4,7 @@
  */
 const NAME = /^(vnc_([A-Za-z0-9][A-Za-z0-9_-]{0,63})_\d{8}_\d{6})_seg(\d{3,6})\.mkv$/;
 
+/** A name of a segment and its parts; `segment` counts from 0 within its session. */
 export interface SegmentName {
   readonly filename: string;
   readonly sandboxId: string;
@@ -34,6 +35,7 @@ export function sandboxOfSession(sessionId: string): string | undefined {
  * more. died: ffmpeg died, or was ended because it said nothing. interrupted: whoever wrote it was gone without a word.
  */
 export const SEGMENT_REASONS = ['full', 'stopped', 'cut', 'disk_full', 'died', 'interrupted'] as const;
+/** One of {@link SEGMENT_REASONS}. */
 export type SegmentReason = (typeof SEGMENT_REASONS)[number];
 
 /** What the bytes of a segment say, up to the last whole frame. */

@@ -53,6 +53,7 @@ const MAX_METADATA = 32;
 /** Defaults that a template gives to the fields a caller left out. */
 export type Template = Omit<CreateInput, 'templateName' | 'sandboxId'>;
 
+/** What the use cases are made of. */
 export interface SandboxesOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
@@ -60,6 +61,7 @@ export interface SandboxesOptions {
   readonly events: Events;
   readonly templates: ReadonlyMap<string, Template>;
   readonly admission: Admission;
+  /** READY within this time of its turn, else a start has failed. */
   readonly startTimeoutSeconds: number;
   /** Sandboxes started ahead of demand, by template. */
   readonly poolSizes: ReadonlyMap<string, PoolSize>;

@@ -12,13 +12,14 @@ import { linkClaim, readClaim, writeClaim } from './claims.ts';
 import { downloadsOf, FOLDER_NAME, folderOf, prepareDownloads, prepareRunDir, secretOf } from './folders.ts';
 import { startOrUndo } from './start.ts';
 
-/** What one container may use. */
+/** What one container may use: megabytes of memory (no swap on top), processors, processes and threads. */
 export interface DockerLimits {
   readonly memoryMb: number;
   readonly cpus: number;
   readonly pids: number;
 }
 
+/** Of the engine, the sandboxes and their places. */
 export interface DockerDriverOptions {
   /** The engine's unix socket. */
   readonly engineSocket: string;

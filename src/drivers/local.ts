@@ -29,6 +29,7 @@ import {
 import { endProcessesOf } from './leftovers.ts';
 import { startOrUndo } from './start.ts';
 
+/** Of the programs and the places of the sandboxes. */
 export interface LocalDriverOptions {
   /** Short folder for sockets and profiles of running sandboxes. */
   readonly runDir: string;

@@ -41,11 +41,9 @@ export interface UpgradeRequest extends Credentials {
 
 /** How long opening the connection inside the sandbox may take, in milliseconds. */
 const UPSTREAM_LIMIT_MS = 40_000;
-/**
- * Load balancers drop silent connections after 60 s, so every client is pinged within half of that. One of which nothing was
- * heard for 56 s (uWebSockets.js counts in steps of four) is gone, and no longer keeps its sandbox from being idle.
- */
+/** Load balancers drop silent connections after 60 s, so every client is pinged within half of that, in milliseconds. */
 export const PING_EVERY_MS = 25_000;
+/** A client of which nothing was heard for this long (uWebSockets.js counts in steps of four) is gone, and no longer keeps its sandbox from being idle. */
 export const SILENCE_SECONDS = 56;
 
 /**

@@ -33,7 +33,7 @@ const DISABLED_FEATURES = [
 ];
 
 /** The command line of Chromium, one reason per group. */
-export function chromiumArgs(config: RuntimeConfig): string[] {
+function chromiumArgs(config: RuntimeConfig): string[] {
   const { width, height } = config.spec.viewport;
   return [
     // Port 0: Chromium takes a free one itself and prints it. It listens on loopback only, whatever one asks (since M113).

@@ -15,6 +15,7 @@ export interface ChildSpec {
   readonly ownStdout?: boolean;
 }
 
+/** How a child ended; both are null for one that could not be started. */
 export interface Exit {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;

@@ -16,6 +16,7 @@ const STOP_PHASES = [
 /** x264's constant rate factors: 6 less is about twice the bytes. */
 const CRF: Readonly<Record<RecordingQuality, number>> = { low: 32, medium: 26, high: 20 };
 
+/** What an ffmpeg is to record: sides in pixels, of the screen; `scale` is a factor; `fps` and `segmentSeconds` are whole numbers. */
 export interface RecorderArgs {
   readonly display: number;
   readonly width: number;

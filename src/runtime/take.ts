@@ -12,6 +12,7 @@ const FIRST_FRAME_MS = 3000;
 /** How often it is looked for the next file, in milliseconds. */
 const NEXT_FILE_MS = 20;
 
+/** Where a run of ffmpeg writes and who hears of it. */
 export interface TakeOptions {
   readonly folder: string;
   readonly session: string;

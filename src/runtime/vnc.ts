@@ -54,7 +54,7 @@ export function endWhenStuck(child: Child, socket: string): void {
 }
 
 /** Whether an RFB server greets on the socket ("RFB 003.008\n", RFC 6143 section 7.1.1). Bounded by half a second. */
-export function hasBanner(socket: string): Promise<boolean> {
+function hasBanner(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect({ path: socket });
     const done = (answer: boolean): void => {
