@@ -6,6 +6,8 @@ import { AppError } from '../core/errors.ts';
 export interface SentFile extends Pick<OpenedFile, 'size' | 'stream' | 'close'> {
   /** What tells this state of the file from others, in characters that a tag may have. */
   readonly tag: string;
+  /** Nobody writes to it any more, so the same tag means the same bytes. Default: it may be written to at any time. */
+  readonly isFinal?: boolean;
   readonly type: string;
   /** As the header has it. */
   readonly disposition: string;
@@ -24,10 +26,9 @@ export async function sendFile(ctx: Context, file: SentFile): Promise<void> {
 
 /** True when the body streams the file. */
 function answer(ctx: Context, file: SentFile): boolean {
-  // Weak: the file may be written to at any time.
-  const etag = `W/"${file.tag}"`;
+  const etag = `${file.isFinal ? '' : 'W/'}"${file.tag}"`;
   const fresh = noneMatch(ctx.get('If-None-Match'), etag);
-  const range = fresh ? undefined : requestedRange(ctx, file.size);
+  const range = fresh || !ifRange(ctx.get('If-Range'), etag) ? undefined : requestedRange(ctx, file.size);
 
   // Headers come after everything that can throw, so that an error body does not wear them.
   ctx.set('ETag', etag);
@@ -59,13 +60,18 @@ function noneMatch(header: string, etag: string): boolean {
   return header.split(',').some((tag) => opaque(tag) === opaque(etag));
 }
 
+/** RFC 9110 13.1.5: a range is for who has this very state. Weak tags never match, nor do dates, since we send none. */
+function ifRange(header: string, etag: string): boolean {
+  return header === '' || (header === etag && !etag.startsWith('W/'));
+}
+
 /**
  * The single byte range that the request asks for, or undefined for the whole file: RFC 9110 14.2 lets a server ignore
  * ranges, and that is what malformed and multiple ones get. Throws RANGE_NOT_SATISFIABLE past the end.
  */
 function requestedRange(ctx: Context, size: number): { start: number; end: number } | undefined {
-  // HEAD has no ranges (14.2), and If-Range needs a strong validator, which a growing file has not (13.1.5).
-  if (ctx.method !== 'GET' || ctx.get('If-Range') !== '') return undefined;
+  // HEAD has no ranges (14.2).
+  if (ctx.method !== 'GET') return undefined;
   const match = /^bytes=(\d*)-(\d*)$/i.exec(ctx.get('Range').trim());
   const [, from = '', to = ''] = match ?? [];
   if (from === '' && to === '') return undefined;

@@ -49,7 +49,7 @@ export function recordingRoutes(router: Router, { recordings, visible }: Recordi
         return;
       }
       const file = await recordings.open(filename, scopeOf(ctx));
-      // ffmpeg goes back and patches a segment's header when it closes it, which these two numbers may not show.
+      // While it is written this does not tell all states apart: ffmpeg goes back and patches the header at the end.
       const tag = `${file.size.toString(16)}-${file.createdAt.toString(16)}`;
       await sendFile(ctx, { ...file, tag, type: TYPES.mkv, disposition: `attachment; filename="${filename}"` });
     });

@@ -447,7 +447,7 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** Download a recording, also while it is being written. HEAD and Range work. */
+        /** Download a recording, also while it is being written. HEAD and Range work, If-Range once it is closed. */
         get: operations["getRecording"];
         put?: never;
         post?: never;

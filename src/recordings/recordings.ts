@@ -37,6 +37,12 @@ export interface ListQuery extends Scope {
   readonly metadata?: readonly (readonly [key: string, value: string])[];
 }
 
+/** A recording opened for download. */
+export interface OpenedRecording extends OpenedFile {
+  /** It is closed: its bytes are what they will always be. */
+  readonly isFinal: boolean;
+}
+
 /** A session as one file. */
 export interface Export {
   /** Ends with an error when a segment cannot be read; destroying it lets go of everything. */
@@ -104,10 +110,11 @@ export class Recordings {
   }
 
   /** Throws INVALID_FILENAME or RECORDING_NOT_FOUND. The caller streams the file or closes it. */
-  async open(filename: string, scope: Scope = {}): Promise<OpenedFile> {
-    const file = await this.#deps.library.open(this.#checked(filename, scope));
+  async open(filename: string, scope: Scope = {}): Promise<OpenedRecording> {
+    const { library } = this.#deps;
+    const file = await library.open(this.#checked(filename, scope));
     if (!file) throw notFound(filename);
-    return file;
+    return { ...file, isFinal: library.find(filename)?.size === file.size };
   }
 
   /** Where else it may be fetched from; undefined when it is to be fetched from us. Throws INVALID_FILENAME, RECORDING_NOT_FOUND. */

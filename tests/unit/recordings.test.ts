@@ -446,6 +446,22 @@ describe('recording routes', () => {
       assert.equal(response.status, 200);
       assert.equal(response.text, '0123456789');
     });
+
+    it('goes on with If-Range where a download of a closed recording was cut, and begins anew with another one', async () => {
+      put(segment(0));
+      const early = (await call(`/recordings/${segment(0)}`)).headers.etag ?? '';
+      await found();
+      const etag = (await call(`/recordings/${segment(0)}`)).headers.etag ?? '';
+      assert.equal(early, `W/${etag}`);
+      const again = (known: string, range: string) => call(`/recordings/${segment(0)}`, { range, 'if-range': known });
+      const rest = await again(etag, 'bytes=4-');
+      assert.deepEqual([rest.status, rest.text, rest.headers['content-range']], [206, '456789', 'bytes 4-9/10']);
+      assert.equal((await again(etag, 'bytes=10-')).status, 416);
+      for (const other of [early, '"a-b"', 'Sat, 21 Nov 2026 12:00:00 GMT']) {
+        const whole = await again(other, 'bytes=10-');
+        assert.deepEqual([whole.status, whole.text], [200, '0123456789'], other);
+      }
+    });
   });
 
   describe('delete', () => {
