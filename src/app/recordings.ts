@@ -84,9 +84,7 @@ export async function createRecordings(
       retention.start();
       uploader?.wake();
       // Not waited for: a bucket that is away must not keep the service from starting.
-      archive?.sweepUploads(stopping.signal).catch((err: unknown) => {
-        if (!stopping.signal.aborted) log.warn({ err }, 'could not look for uploads that were never finished');
-      });
+      void archive?.sweepUploads(stopping.signal);
     },
     async close() {
       stopping.abort();

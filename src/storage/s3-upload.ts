@@ -3,6 +3,7 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
+  ListMultipartUploadsCommand,
   PutObjectCommand,
   type S3Client,
   UploadPartCommand,
@@ -28,8 +29,7 @@ const GIVE_UP_MS = 5000;
 /**
  * Uploads a file, in parts of 8 MiB when it is larger than one, each with its MD5, which a server that looks refuses
  * when a byte was changed on the way. Holds one part in memory. The object appears at the end and whole; after a
- * failure or `signal` its parts are removed. Throws what the SDK does, or
- * Unreadable.
+ * failure or `signal` its parts are removed. Throws what the SDK does, or Unreadable.
  */
 export async function upload(
   client: S3Client,
@@ -69,6 +69,29 @@ export async function upload(
       if (why.name !== 'NoSuchUpload') log.warn({ key: Key, why: why.name }, 'parts of an upload stay in the archive');
     });
     throw err;
+  }
+}
+
+/** An upload that was begun and neither completed nor given up. */
+export interface UnfinishedUpload {
+  readonly Key: string;
+  readonly UploadId: string;
+  readonly Initiated: Date | undefined;
+}
+
+/** All whose keys begin with the prefix, page by page. Throws what the SDK does. */
+export async function* unfinishedUploads(
+  client: S3Client,
+  where: { readonly Bucket: string; readonly Prefix: string },
+  signal: AbortSignal,
+): AsyncGenerator<UnfinishedUpload> {
+  let markers: { KeyMarker?: string; UploadIdMarker?: string } | undefined = {};
+  while (markers) {
+    const command: ListMultipartUploadsCommand = new ListMultipartUploadsCommand({ ...where, ...markers });
+    const page = await client.send(command, { abortSignal: signal });
+    for (const { Key = '', UploadId = '', Initiated } of page.Uploads ?? []) yield { Key, UploadId, Initiated };
+    const { NextKeyMarker: KeyMarker, NextUploadIdMarker: UploadIdMarker = '' } = page;
+    markers = page.IsTruncated && KeyMarker ? { KeyMarker, UploadIdMarker } : undefined;
   }
 }
 

@@ -5,7 +5,6 @@ import {
   DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
-  ListMultipartUploadsCommand,
   ListObjectsV2Command,
   PutObjectCommand,
   S3Client,
@@ -19,7 +18,7 @@ import { type Digests, digestsOf, Unreadable } from './s3-digest.ts';
 import { Download } from './s3-download.ts';
 import { isMissing, unavailable } from './s3-errors.ts';
 import { MAX_SEGMENT_JSON_BYTES, segmentFrom } from './s3-segment.ts';
-import { type Encryption, upload } from './s3-upload.ts';
+import { type Encryption, unfinishedUploads, upload } from './s3-upload.ts';
 
 export interface S3ArchiveOptions {
   readonly bucket: string;
@@ -179,22 +178,15 @@ export class S3Archive implements Archive {
     return this.#told(getSignedUrl(this.#client, command, { expiresIn: LINK_SECONDS }), 'be linked to');
   }
 
-  /** Gives up the uploads that a service which died has left, after a day; says how many. For once at the start. */
+  /** Gives up the uploads that a service which died has left, after a day; says how many. Never rejects. For once at the start. */
   async sweepUploads(signal: AbortSignal): Promise<number> {
     const { bucket: Bucket, prefix: Prefix, log } = this.#options;
     let swept = 0;
     try {
-      let markers: { KeyMarker?: string; UploadIdMarker?: string } | undefined = {};
-      while (markers) {
-        const command: ListMultipartUploadsCommand = new ListMultipartUploadsCommand({ Bucket, Prefix, ...markers });
-        const page = await this.#client.send(command, { abortSignal: signal });
-        for (const { Key = '', UploadId = '', Initiated } of page.Uploads ?? []) {
-          if (!this.#nameOf(Key) || !Initiated || Initiated.getTime() > Date.now() - ABANDONED_MS) continue;
-          await this.#client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }), { abortSignal: signal });
-          swept += 1;
-        }
-        const { NextKeyMarker: KeyMarker, NextUploadIdMarker: UploadIdMarker = '' } = page;
-        markers = page.IsTruncated && KeyMarker ? { KeyMarker, UploadIdMarker } : undefined;
+      for await (const { Key, UploadId, Initiated } of unfinishedUploads(this.#client, { Bucket, Prefix }, signal)) {
+        if (!this.#nameOf(Key) || !Initiated || Initiated.getTime() > Date.now() - ABANDONED_MS) continue;
+        await this.#client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }), { abortSignal: signal });
+        swept += 1;
       }
     } catch (err) {
       const why = this.#failed(err, 'list unfinished uploads').message;
