@@ -49,6 +49,7 @@ export async function upload(
   const { Bucket, Key } = target;
   const { UploadId } = await client.send(new CreateMultipartUploadCommand(object), { abortSignal: signal });
   const id = { Bucket, Key, UploadId };
+  await giveUpOthers(client, id, signal);
   try {
     const Parts: { ETag: string | undefined; PartNumber: number }[] = [];
     for (let start = 0; start < digests.size; start += PART_BYTES) {
@@ -69,6 +70,26 @@ export async function upload(
       if (why.name !== 'NoSuchUpload') log.warn({ key: Key, why: why.name }, 'parts of an upload stay in the archive');
     });
     throw err;
+  }
+}
+
+/**
+ * Where the answer to the first call of an upload was lost, nobody knows its id, and its parts would stay. There is one
+ * upload of a key at a time, so all but ours are such.
+ */
+async function giveUpOthers(
+  client: S3Client,
+  { Bucket, Key, UploadId }: { readonly Bucket: string; readonly Key: string; readonly UploadId: string | undefined },
+  signal: AbortSignal,
+): Promise<void> {
+  const abortSignal = AbortSignal.any([signal, AbortSignal.timeout(GIVE_UP_MS)]);
+  try {
+    for await (const other of unfinishedUploads(client, { Bucket, Prefix: Key }, abortSignal)) {
+      if (other.Key !== Key || other.UploadId === UploadId) continue;
+      await client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId: other.UploadId }), { abortSignal });
+    }
+  } catch {
+    // No reason not to upload. Where it is not allowed at all, the sweep at the start has said so.
   }
 }
 

@@ -286,6 +286,26 @@ describe('S3Archive, when something goes wrong on the way,', () => {
     await endsWell();
   });
 
+  it('a lost answer to the beginning of an upload leaves no parts, nor when that was tried in vain before', async () => {
+    for (const [times, begun] of [
+      [1, 2],
+      [3, 4],
+    ] as const) {
+      server.lost = { fits: /^POST .*\?uploads/, times };
+      await broken.put(segment, fileOf(bytes), NEVER).catch(unavailable(/./));
+      if (times === 3) await broken.put(segment, fileOf(bytes), NEVER);
+      assert.equal(requests(/^POST .*\?uploads/).length, begun);
+      assert.equal(server.uploads.size, 0);
+      await broken.remove(segment);
+      server.requests.length = 0;
+    }
+    // Of another recording.
+    server.uploads.set('other', { key: 'x', initiated: new Date(), parts: new Map(), headers: {} });
+    server.refusesSweeps = true;
+    await endsWell();
+    assert.deepEqual([...server.uploads.keys()], ['other']);
+  });
+
   it('a file that cannot be read to its end is not the fault of the archive, and leaves no parts', async () => {
     for (const at of [2, 3]) {
       let opens = 0;
@@ -395,8 +415,8 @@ describe('Uploader and S3Archive', () => {
       const all = await listed(archiveAt(url));
       assert.deepEqual(all.map(({ filename }) => filename).sort(), [...wanted.keys()].sort());
       assert.equal(server.objects.size, 2 * wanted.size);
-      // Where the answer to the very first call of an upload was cut nobody knows its id: the daily sweep, which goes by the
-      // key, ends it.
+      // Where the answer to the very first call of an upload was cut, and so was the list of those that are left over, the
+      // sweep of the next start ends it.
       const keys = new Set(server.objects.keys());
       for (const { key } of server.uploads.values()) assert.ok(keys.has(key), key);
     } finally {

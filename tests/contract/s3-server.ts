@@ -52,6 +52,8 @@ export class S3Server {
   short = false;
   /** The next requests that fit are answered with this. */
   refusals: { fits: RegExp; status: number; code: string; times: number }[] = [];
+  /** The next requests that fit are done, and their answers lost. */
+  lost: { fits: RegExp; times: number } = { fits: /./, times: 0 };
   readonly #server: Server;
   readonly #open = new Set<Socket>();
 
@@ -81,6 +83,10 @@ export class S3Server {
     const request = `${req.method} ${key}${url.search}`;
     this.requests.push(request);
     const body = await bytesOf(req);
+    if (this.lost.times > 0 && this.lost.fits.test(request)) {
+      this.lost.times -= 1;
+      req.socket.destroy();
+    }
     try {
       const refusal = this.refusals.find(({ fits, times }) => times > 0 && fits.test(request));
       if (refusal) {
