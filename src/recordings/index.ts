@@ -51,7 +51,7 @@ export class RecordingIndex {
     index.#all.fill(all);
     for (const [sandboxId, entries] of bySandbox(all)) index.#of(sandboxId).fill(entries);
     // Starting from a whole file also heals a torn last line, which the next append would otherwise run into.
-    if (text !== '') await index.#compact().catch(onError);
+    if (text !== '') await index.#writeAnew();
     return index;
   }
 
@@ -152,16 +152,23 @@ export class RecordingIndex {
     while (this.#queue.length > 0) {
       const lines = this.#queue;
       this.#queue = [];
-      try {
-        // What is written anew has what was in the queue.
-        const needed = this.size + this.#unwanted.size;
-        if (this.#torn || this.#lines + lines.length > 2 * needed + SLACK_LINES) await this.#compact();
-        else await this.#append(lines);
-      } catch (err) {
-        this.#torn = true;
-        this.#onError(err);
-      }
+      const needed = this.size + this.#unwanted.size;
+      // What is written anew has what was in the queue.
+      if (this.#torn || this.#lines + lines.length > 2 * needed + SLACK_LINES) await this.#writeAnew();
+      else await this.#told(this.#append(lines));
     }
+  }
+
+  #writeAnew(): Promise<void> {
+    return this.#told(this.#compact());
+  }
+
+  /** After any failure the file's end may be torn, which the next append would run into. */
+  #told(writing: Promise<void>): Promise<void> {
+    return writing.catch((err: unknown) => {
+      this.#torn = true;
+      this.#onError(err);
+    });
   }
 
   async #append(lines: readonly string[]): Promise<void> {

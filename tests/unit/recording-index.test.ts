@@ -118,4 +118,18 @@ describe('RecordingIndex', () => {
     await index.close();
     assert.equal((await open()).size, 3);
   });
+
+  it('loses nothing to a torn line that it could not mend when it was opened', async () => {
+    const index = await open();
+    index.put(entry(0));
+    await index.close();
+    fs.appendFileSync(file, '{"filename":"vnc_');
+    fs.mkdirSync(`${file}.tmp`);
+    const again = await open();
+    assert.equal(errors.length, 1);
+    fs.rmdirSync(`${file}.tmp`);
+    again.put(entry(1));
+    await again.close();
+    assert.deepEqual((await open()).all, [entry(1), entry(0)]);
+  });
 });
