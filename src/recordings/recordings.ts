@@ -146,7 +146,7 @@ export class Recordings {
     for (const name of await this.#of({ sandboxId, visible })) await this.#deps.library.remove(name, 'deleted');
   }
 
-  /** A JPEG. Throws INVALID_FILENAME, and RECORDING_NOT_FOUND also for one of which there is none (yet). */
+  /** A JPEG. Throws INVALID_FILENAME, STORAGE_UNAVAILABLE, and RECORDING_NOT_FOUND also for one of which there is none (yet). */
   async poster(filename: string, scope: Scope = {}): Promise<Buffer> {
     const { library, posters, log } = this.#deps;
     const name = this.#checked(filename, scope);
@@ -154,7 +154,11 @@ export class Recordings {
     if (!entry || !isPlayable(entry)) throw noPoster(filename);
     const picture = await posters
       .of(name, () => library.open(name))
-      .catch((err: unknown) => log.warn({ sandboxId: name.sandboxId, filename, err }, 'could not make a poster'));
+      .catch((err: unknown) => {
+        // The recording plays, and may have a picture when the archive is back.
+        if (err instanceof AppError && err.errorName === 'STORAGE_UNAVAILABLE') throw err;
+        log.warn({ sandboxId: name.sandboxId, filename, err }, 'could not make a poster');
+      });
     // Deleted meanwhile: the picture would lie about for ever.
     if (!library.find(filename)) await posters.remove(name);
     if (!picture) throw noPoster(filename);

@@ -6,6 +6,7 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { Log, OpenedFile, Storage, StoredFile } from '../../src/core/contracts.ts';
+import { AppError } from '../../src/core/errors.ts';
 import { parseSegmentName } from '../../src/core/recording.ts';
 import type { Entry } from '../../src/recordings/index.ts';
 import { Library } from '../../src/recordings/library.ts';
@@ -275,6 +276,20 @@ describe('Recordings.poster', () => {
     await assert.rejects(recordings.poster(segment(0), { visible: only('other') }), {
       errorName: 'RECORDING_NOT_FOUND',
     });
+  });
+});
+
+describe('Recordings.poster of what the archive has', () => {
+  it('does not pass for one that has none while the archive is away', async () => {
+    storage.add(segment(0), 1);
+    await open();
+    const file = storage.open.bind(storage);
+    storage.open = async () => {
+      throw new AppError('STORAGE_UNAVAILABLE', 'The archive is away.');
+    };
+    await assert.rejects(recordings.poster(segment(0)), { errorName: 'STORAGE_UNAVAILABLE' });
+    storage.open = file;
+    assert.equal((await recordings.poster(segment(0))).toString(), `picture of ${segment(0)}`);
   });
 });
 
