@@ -10,6 +10,7 @@ export class ArchiveWatch {
   readonly #timer: NodeJS.Timeout;
   #state: 'ok' | 'unreachable' = 'ok';
   #asking: Promise<void> | undefined;
+  #closed = false;
 
   /** Looks at once, and then every `everyMs` milliseconds until it is closed. */
   constructor(archive: Pick<Archive, 'check'>, log: Log, everyMs = EVERY_MS) {
@@ -39,12 +40,15 @@ export class ArchiveWatch {
     return this.#asking;
   }
 
+  /** Looks no more. What was asked already may still be answered, and that is told nobody. */
   close(): void {
+    this.#closed = true;
     clearInterval(this.#timer);
   }
 
   #become(state: 'ok' | 'unreachable', why: string): void {
-    if (state === this.#state) return;
+    // The end of the service breaks off what was asked, which is no failure of the archive.
+    if (this.#closed || state === this.#state) return;
     this.#state = state;
     if (state === 'ok') this.#log.info({}, why);
     else this.#log.error({ why }, 'recordings wait on the disk: the archive cannot be reached');

@@ -366,4 +366,16 @@ describe('ArchiveWatch', () => {
     ]);
     watch.close();
   });
+
+  it('takes what the end of the service breaks off for no failure', async () => {
+    const said: string[] = [];
+    archive.before = async () => {
+      throw AWAY;
+    };
+    const watch = new ArchiveWatch(archive, { ...log, error: (_, message) => said.push(message) }, 3_600_000);
+    watch.close();
+    await settled();
+    assert.deepEqual(said, []);
+    assert.equal(watch.state, 'ok');
+  });
 });
