@@ -278,6 +278,6 @@ export interface UploadQueue {
   cleared(segment: SegmentName): void;
   /** Segments whose disk file may go: archived at least this many milliseconds ago. */
   evictable(graceMs: number): readonly Segment[];
-  /** Removes the file on disk, the archive's copy stays. */
+  /** Removes the file on disk, the archive's copy stays. Rejects when that fails; it stays evictable then. */
   evict(segment: SegmentName): Promise<void>;
 }

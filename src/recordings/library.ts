@@ -250,7 +250,14 @@ export class Library implements UploadQueue {
     if (entry?.archivedAt === undefined) return;
     // Told before it is so: whoever asks meanwhile gets it from the archive.
     this.#index.put({ ...entry, onDisk: false });
-    await this.#options.storage.remove(segment.sandboxId, segment.filename);
+    try {
+      await this.#options.storage.remove(segment.sandboxId, segment.filename);
+    } catch (err) {
+      // A failure does not change the folder, so no sweep would find out that the file is still there.
+      const still = this.#index.get(segment.filename);
+      if (still) this.#index.put({ ...still, onDisk: true });
+      throw err;
+    }
     await this.#shelf.removeJournalOf(segment);
   }
 

@@ -214,17 +214,21 @@ export class Uploader {
 
   #evict(now: number): void {
     this.#nextEviction = now + EVICT_EVERY_MS;
-    this.#evicting ??= this.#evictAll()
-      .catch((err: unknown) => this.#log.error({ err }, 'could not remove archived recordings from the disk'))
-      .finally(() => {
-        this.#evicting = undefined;
-      });
+    this.#evicting ??= this.#evictAll().finally(() => {
+      this.#evicting = undefined;
+    });
   }
 
   async #evictAll(): Promise<void> {
     for (const segment of this.#queue.evictable(this.#localMs)) {
       if (this.#closing.signal.aborted) return;
-      await this.#queue.evict(segment);
+      const { sandboxId, filename } = segment;
+      // One that cannot go must not keep the others.
+      await this.#queue
+        .evict(segment)
+        .catch((err: unknown) =>
+          this.#log.error({ sandboxId, filename, err }, 'could not remove an archived recording from the disk'),
+        );
     }
   }
 }

@@ -48,6 +48,26 @@ describe('With an archive', () => {
     assert.equal(await library.archived(oldest), false, 'what was deleted meanwhile has to go there too');
   });
 
+  it('knows of a file that the disk did not let go of', async () => {
+    put(segment(0));
+    const storage = new DiskStorage(root);
+    let failing = true;
+    const remove = storage.remove.bind(storage);
+    storage.remove = async (id, filename) => {
+      if (failing) throw new Error('EIO');
+      return remove(id, filename);
+    };
+    const library = await started({ archive: new FakeArchive(), storage });
+    await library.archived(name(segment(0)));
+    const [kept] = library.evictable(0) as [Segment];
+    await assert.rejects(library.evict(kept), /EIO/);
+    assert.deepEqual(library.evictable(0), [{ ...kept, onDisk: true }]);
+    failing = false;
+    await library.evict(kept);
+    assert.deepEqual(library.evictable(0), []);
+    assert.ok(!fs.existsSync(join(root, 'box', segment(0))));
+  });
+
   it('learns from the archive what the index does not know, and looks into nothing that the archive has', async () => {
     const archive = new FakeArchive();
     for (const n of [0, 1]) put(segment(n));

@@ -281,6 +281,21 @@ describe('Uploader', () => {
     assert.ok(archive.stored.has(file(1)));
   });
 
+  it('lets one that cannot be removed keep no other, and tries it again', async () => {
+    for (const n of [1, 2, 3]) queue.add(n);
+    let tries = 0;
+    const evict = queue.evict.bind(queue);
+    queue.evict = async (segment) => {
+      if (segment.filename === file(1) && ++tries < 3) throw new Error('EIO');
+      return evict(segment);
+    };
+    uploader.wake();
+    await clock.pass(301_000);
+    assert.deepEqual([...queue.disk.keys()], [file(1)]);
+    await clock.pass(120_000);
+    assert.equal(queue.disk.size, 0);
+  });
+
   it('removes at once where the disk is to keep nothing', async () => {
     uploader = new Uploader({ queue, archive, localMs: 0, log, clock });
     queue.add(1);
