@@ -121,16 +121,19 @@ export class Uploader {
     await Promise.all([...this.#running.values(), this.#evicting]);
   }
 
-  /** Starts as many as may run now; answers when the next of those that wait may, in Unix milliseconds. */
+  /**
+   * Starts as many as may run now; answers when the next may of those that wait for their time, in Unix milliseconds. Those that
+   * wait for room are not gone through: they may be very many, and the end of one that runs wakes us.
+   */
   #startWhatMay<T extends SegmentName>(items: readonly T[], work: (item: T) => Promise<void>, now: number): number {
     let next = Number.POSITIVE_INFINITY;
     const atOnce = this.#outage.failures > 0 ? 1 : AT_ONCE;
     for (const item of items) {
+      if (this.#running.size >= atOnce) break;
       if (this.#running.has(item.filename)) continue;
       const until = Math.max(this.#waits.get(item.filename)?.until ?? 0, this.#outage.until);
       if (until > now) next = Math.min(next, until);
-      // The end of one that runs wakes us.
-      else if (this.#running.size < atOnce) this.#start(item.filename, work(item));
+      else this.#start(item.filename, work(item));
     }
     return next;
   }
@@ -208,6 +211,7 @@ export class Uploader {
   }
 
   #forgetWaits(items: readonly SegmentName[]): void {
+    if (this.#waits.size === 0) return;
     const known = new Set(items.map(({ filename }) => filename));
     for (const filename of this.#waits.keys()) if (!known.has(filename)) this.#waits.delete(filename);
   }
