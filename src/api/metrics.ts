@@ -32,12 +32,13 @@ export function metricsRoutes(router: Router, deps: MetricsDeps): void {
   gauges(registry, deps);
   totals(registry, deps.counters);
   poolClaims(registry, deps.sandboxes);
-  if (deps.uploads) uploadMetrics(registry, deps.uploads);
+  const readUploads = deps.uploads && uploadMetrics(registry, deps.uploads);
   const onEvent = eventMetrics(registry);
   deps.events.listen((event) => event && onEvent(event));
 
   router.get('/metrics', async (ctx) => {
     assertAdmin(principalOf(ctx));
+    readUploads?.();
     const text = await registry.metrics();
     ctx.set('Content-Type', registry.contentType);
     ctx.body = text;
@@ -142,34 +143,29 @@ function poolClaims(registry: Registry, sandboxes: Sandboxes): void {
   });
 }
 
-/** Recordings on their way into the archive. */
-function uploadMetrics(registry: Registry, status: () => UploadStatus): void {
+/** Recordings on their way into the archive. What is returned reads them: all at once, since a status looks at every recording. */
+function uploadMetrics(registry: Registry, status: () => UploadStatus): () => void {
   const registers = [registry];
-  const gauge = (name: string, help: string, value: (now: UploadStatus) => number): void => {
-    new Gauge({
-      name: `berth_recordings_upload_${name}`,
-      help,
-      registers,
-      collect() {
-        this.set(value(status()));
-      },
-    });
-  };
-  gauge('pending', 'Closed segments that the archive has not.', (now) => now.pending);
-  gauge('pending_bytes', 'Their bytes.', (now) => now.pendingBytes);
-  gauge('oldest_seconds', 'Since the oldest of them began; 0 when there is none.', (now) => now.oldestPendingSeconds);
-  new Counter({
+  const gauge = (name: string, help: string): Gauge =>
+    new Gauge({ name: `berth_recordings_upload_${name}`, help, registers });
+  const pending = gauge('pending', 'Closed segments that the archive has not.');
+  const bytes = gauge('pending_bytes', 'Their bytes.');
+  const oldest = gauge('oldest_seconds', 'Since the oldest of them began; 0 when there is none.');
+  const total = new Counter({
     name: 'berth_recordings_uploads_total',
     help: 'Uploads of segments: uploaded, or failed and to be tried again.',
     labelNames: ['outcome'],
     registers,
-    collect() {
-      this.reset();
-      const { uploads, failures } = status();
-      this.inc({ outcome: 'uploaded' }, uploads);
-      this.inc({ outcome: 'failed' }, failures);
-    },
   });
+  return () => {
+    const now = status();
+    pending.set(now.pending);
+    bytes.set(now.pendingBytes);
+    oldest.set(now.oldestPendingSeconds);
+    total.reset();
+    total.inc({ outcome: 'uploaded' }, now.uploads);
+    total.inc({ outcome: 'failed' }, now.failures);
+  };
 }
 
 /** What is counted as it happens. */
