@@ -6,9 +6,10 @@ import ffmpeg from 'fluent-ffmpeg';
 import { AppError } from '../core/errors.ts';
 import { generated } from './generated.ts';
 import { withDuration } from './mp4.ts';
+import { Turns } from './turns.ts';
 
-/** Of MP4s that are made at once, and of posters; who comes next waits. */
-const AT_ONCE = 2;
+/** Of MP4s that are made at once; who comes next waits. */
+const MP4S = 2;
 
 const POSTER_WIDTH = 320;
 /** A first key frame that needs more of the file than this makes no poster. */
@@ -42,8 +43,7 @@ export interface Mp4Options extends MediaOptions {
   readonly durationMs?: number | undefined;
 }
 
-const mp4Gate = gate(AT_ONCE);
-const posterGate = gate(AT_ONCE);
+const mp4Turns = new Turns(MP4S);
 
 /**
  * The MKV as a fragmented MP4, not encoded again, made no faster than it is read. Two are made at once, others wait. Fails
@@ -51,17 +51,17 @@ const posterGate = gate(AT_ONCE);
  * kills its ffmpeg and destroys the MKV.
  */
 export function toMp4(mkv: Readable, { onProgress, path, durationMs }: Mp4Options = {}): Readable {
-  return converted(mkv, { args: mp4Args(), gate: mp4Gate, path, onProgress, durationMs });
+  return converted(mkv, { args: mp4Args(), turns: mp4Turns, path, onProgress, durationMs });
 }
 
 /**
- * A JPEG of the first key frame, 320 pixels wide and at most 1 MiB. Reads at most 8 MiB of the file and destroys it. Two are made
- * at once, others wait. Rejects when ffmpeg finds no frame or takes more than 10 s, and with AppError INTERNAL when
- * there is no ffmpeg.
+ * A JPEG of the first key frame, 320 pixels wide and at most 1 MiB. Reads at most 8 MiB of the file and destroys it. Rejects when
+ * ffmpeg finds no frame or takes more than 10 s, and with AppError INTERNAL when there is no ffmpeg. Each is a process: it is the
+ * caller who sees to it that they are few.
  */
 export async function poster(file: Readable, { path }: MediaOptions = {}): Promise<Buffer> {
   const limits = { inputBytes: POSTER_INPUT_BYTES, outputBytes: POSTER_OUTPUT_BYTES, ms: POSTER_MS };
-  const jpeg = await buffer(converted(file, { args: posterArgs(), gate: posterGate, path, ...limits }));
+  const jpeg = await buffer(converted(file, { args: posterArgs(), path, ...limits }));
   if (jpeg.length === 0) throw new Error('ffmpeg found no frame to make a poster of.');
   return jpeg;
 }
@@ -100,7 +100,8 @@ const INPUT = [
 
 interface Conversion {
   readonly args: string[];
-  readonly gate: Gate;
+  /** It waits for one of them; without them it begins at once. */
+  readonly turns?: Turns;
   readonly path?: string | undefined;
   readonly onProgress?: ((doneMs: number) => void) | undefined;
   /** Of an MP4, when it is known. */
@@ -122,11 +123,11 @@ function converted(source: Readable, conversion: Conversion): Readable {
 }
 
 async function* convert(source: Readable, conversion: Conversion, stop: AbortSignal): AsyncGenerator<Buffer, void> {
-  await conversion.gate.enter(stop);
+  await conversion.turns?.enter(stop);
   try {
     yield* output(source, conversion, stop);
   } finally {
-    conversion.gate.leave();
+    conversion.turns?.leave();
   }
 }
 
@@ -140,7 +141,7 @@ async function* output(source: Readable, conversion: Conversion, stop: AbortSign
   };
   const timer = ms === undefined ? undefined : setTimeout(tooLate, ms);
   stop.addEventListener('abort', running.kill, { once: true });
-  // It may have fired between the gate and here.
+  // It may have fired between the turn and here.
   if (stop.aborted) running.kill();
   try {
     running.attach(source, inputBytes ?? Number.POSITIVE_INFINITY, onProgress);
@@ -264,37 +265,4 @@ function reportProgress(pipe: Readable, onProgress: Conversion['onProgress']): v
       if (done) onProgress?.(Math.floor(Number(done[1]) / 1000));
     }
   });
-}
-
-interface Gate {
-  /** Resolves when there is room, first come, first served. Rejects when it stops first. */
-  enter(stop: AbortSignal): Promise<void>;
-  leave(): void;
-}
-
-function gate(places: number): Gate {
-  let free = places;
-  const waiting: (() => void)[] = [];
-  return {
-    enter: async (stop) => {
-      if (free > 0) {
-        free -= 1;
-        return;
-      }
-      await new Promise<void>((resolve, reject) => {
-        waiting.push(resolve);
-        stop.addEventListener('abort', () => {
-          const place = waiting.indexOf(resolve);
-          if (place < 0) return;
-          waiting.splice(place, 1);
-          reject(new Error('Nobody waits any more.'));
-        });
-      });
-    },
-    leave: () => {
-      const next = waiting.shift();
-      if (next) next();
-      else free += 1;
-    },
-  };
 }
