@@ -66,8 +66,7 @@ export interface Config extends ArchiveConfig {
   readonly queueSeconds: number;
   /** Memory that starts must leave free; 0: not looked at. */
   readonly minFreeMemoryMb: number;
-  /** Sandboxes started ahead of demand. */
-  /** By template. */
+  /** Sandboxes started ahead of demand, by template. */
   readonly poolSizes: ReadonlyMap<string, PoolSize>;
   /** Absolute path of the browser; undefined: looked for on PATH. */
   readonly chromium: string | undefined;
@@ -323,49 +322,11 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
       throw new ConfigError(`${name} ${(err as Error).message}.`);
     }
   };
-  const dataDir = read('dataDir');
-  const config: Config = {
-    host: read('host'),
-    port: read('port'),
-    front: read('front'),
-    dataDir,
-    runDir: read('runDir', defaultRunDir(dataDir)),
-    driver: read('driver'),
-    dockerSocket: read('dockerSocket'),
-    dockerNetwork: read('dockerNetwork'),
-    runtimeImage: read('runtimeImage'),
-    sandboxMemoryMb: read('sandboxMemoryMb'),
-    sandboxCpus: read('sandboxCpus'),
-    sandboxPids: read('sandboxPids'),
-    downloadsMb: read('downloadsMb'),
-    recordingsDays: read('recordingsDays'),
-    recordingsGb: read('recordingsGb'),
-    recordingsTenantGb: read('recordingsTenantGb'),
-    templates: read('templates'),
-    apiKeys: read('apiKeys'),
-    publicUrl: read('publicUrl'),
-    maxSandboxes: read('maxSandboxes'),
-    maxStarts: read('maxStarts'),
-    maxQueue: read('maxQueue'),
-    queueSeconds: read('queueSeconds'),
-    minFreeMemoryMb: read('minFreeMemoryMb'),
-    poolSizes: read('poolSizes'),
-    chromium: read('chromium'),
-    logLevel: read('logLevel'),
-    startTimeoutSeconds: read('startTimeoutSeconds'),
-    onExit: read('onExit'),
-    s3Bucket: read('s3Bucket'),
-    s3Endpoint: read('s3Endpoint'),
-    s3Region: read('s3Region'),
-    s3Prefix: read('s3Prefix'),
-    s3AccessKeyId: read('s3AccessKeyId'),
-    s3SecretAccessKey: read('s3SecretAccessKey'),
-    s3PathStyle: read('s3PathStyle'),
-    s3Sse: read('s3Sse'),
-    s3SseKey: read('s3SseKey'),
-    s3LocalSeconds: read('s3LocalSeconds'),
-    s3Redirect: read('s3Redirect'),
-  };
+  const runDir = read('runDir', defaultRunDir(read('dataDir')));
+  const keys = Object.keys(settings) as (keyof Config)[];
+  // The type of the table sees to it that it has a row for each field.
+  const all = Object.fromEntries(keys.map((key) => [key, key === 'runDir' ? runDir : read(key)]));
+  const config = all as unknown as Config;
   const contradiction = archiveContradiction(config);
   if (contradiction) throw new ConfigError(contradiction);
   if (config.apiKeys.length === 0 && !isLoopback(config.host)) {
