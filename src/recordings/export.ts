@@ -22,9 +22,9 @@ export interface ExportSegment {
 /** One MKV made of several. Who does not read the stream to its end destroys it. */
 export interface ExportedMkv {
   /** Exact, in bytes; undefined when a segment has no facts. */
-  readonly length: number | undefined;
+  readonly length?: number | undefined;
   /** Undefined when a segment has no facts. */
-  readonly durationMs: number | undefined;
+  readonly durationMs?: number | undefined;
   readonly stream: Readable;
 }
 

@@ -1,8 +1,9 @@
 import type { Readable } from 'node:stream';
 import type { Log, OpenedFile } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
-import { type MediaFacts, parseSegmentName, type SegmentName, sandboxOfSession } from '../core/recording.ts';
+import { parseSegmentName, type SegmentName, sandboxOfSession } from '../core/recording.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
+import type { ExportedMkv, ExportSegment } from './export.ts';
 import { info, isClosed, isPlayable, type Recording, type RecordingInfo, statusOf } from './info.ts';
 import type { About, Library } from './library.ts';
 import { newestFirst } from './order.ts';
@@ -53,14 +54,8 @@ export interface Export {
   readonly estimatedLength: number;
 }
 
-/** Puts segments together to one MKV file; the order is theirs, facts are those of closed ones. */
-export type ExportMkv = (
-  segments: readonly { readonly facts?: MediaFacts; open(): Promise<OpenedFile | undefined> }[],
-) => Promise<{
-  readonly length?: number | undefined;
-  readonly durationMs?: number | undefined;
-  readonly stream: Readable;
-}>;
+/** Puts segments together to one MKV file, in their order; facts are those of closed ones. */
+export type ExportMkv = (segments: readonly ExportSegment[]) => Promise<ExportedMkv>;
 
 export interface RecordingsDeps {
   readonly library: Library;
@@ -69,7 +64,8 @@ export interface RecordingsDeps {
   /** Ends the segment that is being written and begins the next one. Rejects when it cannot, within a bounded time. */
   readonly cut: (sandboxId: string) => Promise<void>;
   readonly exportMkv: ExportMkv;
-  readonly toMp4: (mkv: Readable, options: { readonly durationMs?: number }) => Readable;
+  /** Destroyed, it destroys the MKV. */
+  readonly toMp4: (mkv: Readable, options: { readonly durationMs?: number | undefined }) => Readable;
   /** Where a file that only the archive has may be fetched; absent when they all go through us. */
   readonly link?: (name: SegmentName) => Promise<string>;
   readonly log: Log;
@@ -181,14 +177,12 @@ export class Recordings {
     if (files.length === 0) throw notFound(sessionId);
     const estimatedLength = files.reduce((sum, { size }) => sum + size, 0);
     const parts = files.map((file) => ({
-      ...(isClosed(file) ? { facts: file } : {}),
+      facts: isClosed(file) ? file : undefined,
       open: () => library.open(file),
     }));
     const mkv = await exportMkv(parts);
     if (format === 'mkv') return { ...mkv, estimatedLength };
-    const stream = toMp4(mkv.stream, mkv.durationMs === undefined ? {} : { durationMs: mkv.durationMs });
-    stream.once('close', () => mkv.stream.destroy());
-    return { stream, estimatedLength };
+    return { stream: toMp4(mkv.stream, { durationMs: mkv.durationMs }), estimatedLength };
   }
 
   /** All that the caller may see of one sandbox, in no particular order. Throws SANDBOX_NOT_FOUND. */

@@ -101,7 +101,9 @@ async function open(active: Record<string, { sessionId: string; segment?: number
   for (const [id, writing] of Object.entries(active)) library.saw(id, writing);
   await library.start();
   await library.settled();
-  const exportMkv = async (segments: readonly { facts?: object; open(): Promise<OpenedFile | undefined> }[]) => ({
+  const exportMkv = async (
+    segments: readonly { facts?: object | undefined; open(): Promise<OpenedFile | undefined> }[],
+  ) => ({
     length: segments.every((one) => one.facts) ? segments.length : undefined,
     stream: Readable.from(segments.map((one) => one.open()).map(async (file) => `${(await file)?.size};`)),
   });
