@@ -337,6 +337,8 @@ export class Library implements UploadQueue {
     folder.again = true;
     folder.closing ??= this.#closeEach(folder).finally(() => {
       folder.closing = undefined;
+      // Up to a MiB of text, and of no use to a sandbox that has ended.
+      folder.journal = undefined;
     });
     return folder.closing;
   }

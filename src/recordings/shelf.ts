@@ -29,6 +29,7 @@ export interface Folder {
   reading: Promise<void>;
   closing: Promise<void> | undefined;
   again: boolean;
+  /** The one read last, while files are being closed. */
   journal: { readonly sessionId: string; readonly lines: ReadonlyMap<number, JournalLine> } | undefined;
 }
 
