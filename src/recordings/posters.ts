@@ -27,13 +27,12 @@ export class Posters {
   async of(name: SegmentName, open: () => Promise<OpenedFile | undefined>): Promise<Buffer | undefined> {
     const known = await readFile(this.#pathOf(name)).catch(() => undefined);
     if (known) return known;
-    const making = this.#making.get(name.filename) ?? this.#turns.run(() => this.#made(name, open));
-    this.#making.set(name.filename, making);
-    try {
-      return await making;
-    } finally {
-      this.#making.delete(name.filename);
-    }
+    const { filename } = name;
+    const underWay = this.#making.get(filename);
+    if (underWay) return underWay;
+    const making = this.#turns.run(() => this.#made(name, open)).finally(() => this.#making.delete(filename));
+    this.#making.set(filename, making);
+    return making;
   }
 
   /** One that is not there is fine. */
