@@ -1,9 +1,10 @@
-import { lstat, open, readdir, rmdir, unlink } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { lstat, readdir, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { OpenedFile, Storage, StoredFile, StoredFolder, StoredNames } from '../core/contracts.ts';
 import { parseSegmentName, sandboxOfSession } from '../core/recording.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
-import { NOT_A_FILE, OPEN_FLAGS, streamOf, unless } from './files.ts';
+import { openFile, streamOf, unless, unlinked } from './files.ts';
 
 /** Ends the name of the file in which the recorder says how the segments of one session ended. */
 const JOURNAL = '.jsonl';
@@ -71,24 +72,15 @@ export class DiskStorage implements Storage {
 
   async open(sandboxId: string, filename: string): Promise<OpenedFile | undefined> {
     if (!belongs(sandboxId, filename) || !(await this.#hasFolder(sandboxId))) return undefined;
-    const handle = await unless(NOT_A_FILE, open(join(this.#root, sandboxId, filename), OPEN_FLAGS));
-    if (!handle) return undefined;
-    try {
-      const stats = await handle.stat();
-      if (stats.isFile()) {
-        return {
-          size: stats.size,
-          createdAt: firstByteAt(stats),
-          stream: (start, end) => streamOf(handle, start, end),
-          close: () => handle.close(),
-        };
-      }
-    } catch (err) {
-      await handle.close();
-      throw err;
-    }
-    await handle.close();
-    return undefined;
+    const opened = await openFile(join(this.#root, sandboxId, filename), isFile);
+    if (!opened) return undefined;
+    const { handle, stats } = opened;
+    return {
+      size: stats.size,
+      createdAt: firstByteAt(stats),
+      stream: (start, end) => streamOf(handle, start, end),
+      close: () => handle.close(),
+    };
   }
 
   async remove(sandboxId: string, filename: string): Promise<boolean> {
@@ -96,22 +88,17 @@ export class DiskStorage implements Storage {
     const path = join(this.#root, sandboxId, filename);
     const stats = await unless(['ENOENT'], lstat(path));
     if (!stats?.isFile()) return false;
-    const removed = await unless(
-      ['ENOENT'],
-      unlink(path).then(() => true),
-    );
-    if (!removed) return false;
+    if (!(await unlinked(path))) return false;
     await this.#removeEmpty(sandboxId);
     return true;
   }
 
   async journal(sandboxId: string, sessionId: string): Promise<string | undefined> {
     if (sandboxOfSession(sessionId) !== sandboxId || !(await this.#hasFolder(sandboxId))) return undefined;
-    const handle = await unless(NOT_A_FILE, open(join(this.#root, sandboxId, sessionId + JOURNAL), OPEN_FLAGS));
-    if (!handle) return undefined;
+    const opened = await openFile(join(this.#root, sandboxId, sessionId + JOURNAL), isFile);
+    if (!opened) return undefined;
+    const { handle, stats } = opened;
     try {
-      const stats = await handle.stat();
-      if (!stats.isFile()) return undefined;
       const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.min(stats.size, MAX_JOURNAL_BYTES) || 1));
       return buffer.toString('utf8', 0, bytesRead);
     } finally {
@@ -137,6 +124,8 @@ export class DiskStorage implements Storage {
     return stats?.isDirectory() ?? false;
   }
 }
+
+const isFile = (stats: Stats): boolean => stats.isFile();
 
 function belongs(sandboxId: string, filename: string): boolean {
   return parseSegmentName(filename)?.sandboxId === sandboxId;

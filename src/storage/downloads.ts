@@ -1,11 +1,11 @@
 import { renameSync, type Stats } from 'node:fs';
-import { lstat, open, readdir, rm, unlink } from 'node:fs/promises';
+import { lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline, Transform } from 'node:stream';
 import type { Download, Downloads, OpenedDownload } from '../core/contracts.ts';
 import { isFileName, isUnfinished } from '../core/download.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
-import { NOT_A_FILE, OPEN_FLAGS, streamOf, unless } from './files.ts';
+import { openFile, streamOf, unless, unlinked } from './files.ts';
 
 /** Folders on their way out; no sandbox's id looks like it. */
 const REMOVED = '.removed-';
@@ -43,24 +43,15 @@ export class DiskDownloads implements Downloads {
     const folder = await this.#folderOf(sandboxId);
     if (!folder || !isFileName(name)) return undefined;
     // EACCES: with an ordinary user's service, a file that the sandbox has closed even to itself.
-    const handle = await unless([...NOT_A_FILE, 'EACCES'], open(join(folder.path, name), OPEN_FLAGS));
-    if (!handle) return undefined;
-    try {
-      const stats = await handle.stat();
-      if (isOwn(stats, folder.stats)) {
-        return {
-          size: stats.size,
-          modifiedAt: Math.floor(stats.mtimeMs),
-          stream: (start, end) => whole(streamOf(handle, start, end), end - start + 1),
-          close: () => handle.close(),
-        };
-      }
-    } catch (err) {
-      await handle.close();
-      throw err;
-    }
-    await handle.close();
-    return undefined;
+    const opened = await openFile(join(folder.path, name), (stats) => isOwn(stats, folder.stats), ['EACCES']);
+    if (!opened) return undefined;
+    const { handle, stats } = opened;
+    return {
+      size: stats.size,
+      modifiedAt: Math.floor(stats.mtimeMs),
+      stream: (start, end) => whole(streamOf(handle, start, end), end - start + 1),
+      close: () => handle.close(),
+    };
   }
 
   async remove(sandboxId: string, name: string): Promise<boolean> {
@@ -69,11 +60,7 @@ export class DiskDownloads implements Downloads {
     const path = join(folder.path, name);
     const stats = await unless(['ENOENT'], lstat(path));
     if (!stats || !isOwn(stats, folder.stats)) return false;
-    const removed = await unless(
-      ['ENOENT'],
-      unlink(path).then(() => true),
-    );
-    return removed ?? false;
+    return unlinked(path);
   }
 
   async sweep(known: (sandboxId: string) => boolean): Promise<void> {
