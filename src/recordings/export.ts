@@ -4,7 +4,8 @@ import { AppError } from '../core/errors.ts';
 import type { MediaFacts } from '../core/recording.ts';
 import { type Child, children, headAt } from './ebml.ts';
 import { generated } from './generated.ts';
-import { chunksOf, ID, type MatroskaCluster, type MatroskaHeader, readMatroska, tally } from './matroska.ts';
+import { chunksOf, ID, type MatroskaCluster, type MatroskaHeader, readMatroska } from './matroska.ts';
+import { tally } from './scan.ts';
 
 /** How many segments are looked into at once before the first byte goes out. */
 const HEADERS_AT_ONCE = 8;

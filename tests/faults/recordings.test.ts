@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Recording, Sandbox } from '../../src/client/client.ts';
-import { scan } from '../../src/recordings/matroska.ts';
+import { scan } from '../../src/recordings/scan.ts';
 import { docker } from '../contract/engine.ts';
 import { containerOf, DRIVER, signalPart } from '../e2e/drivers.ts';
 import { type Service, startService, waitFor } from '../e2e/service.ts';

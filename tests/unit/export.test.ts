@@ -21,7 +21,8 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { children } from '../../src/recordings/ebml.ts';
 import { type ExportSegment, exportMkv } from '../../src/recordings/export.ts';
-import { ID, scan } from '../../src/recordings/matroska.ts';
+import { ID } from '../../src/recordings/matroska.ts';
+import { scan } from '../../src/recordings/scan.ts';
 import { claimedDuration, closed, decoded, idBytes, openBelow, openFile, record, recording } from './segments.ts';
 
 const LIMIT = { timeout: 120_000 };

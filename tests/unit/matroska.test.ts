@@ -8,7 +8,8 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MediaFacts } from '../../src/core/recording.ts';
 import { children } from '../../src/recordings/ebml.ts';
-import { ID, type MatroskaPart, readMatroska, scan } from '../../src/recordings/matroska.ts';
+import { ID, type MatroskaPart, readMatroska } from '../../src/recordings/matroska.ts';
+import { scan } from '../../src/recordings/scan.ts';
 import { element, idBytes, openBelow, openFile, record, recording } from './segments.ts';
 
 const LIMIT = { timeout: 120_000 };

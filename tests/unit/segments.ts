@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import type { OpenedFile } from '../../src/core/contracts.ts';
-import { scan } from '../../src/recordings/matroska.ts';
+import { scan } from '../../src/recordings/scan.ts';
 import { recorderArgs } from '../../src/runtime/recorder.ts';
 import { streamOf } from '../../src/storage/files.ts';
 
