@@ -37,12 +37,13 @@ export interface Config extends ArchiveConfig {
   readonly dataDir: string;
   /** Absolute path, at most 38 bytes. */
   readonly runDir: string;
+  /** What starts sandboxes. */
   readonly driver: 'local' | 'docker';
   /** For the Docker driver: path of the engine's unix socket. */
   readonly dockerSocket: string;
   readonly dockerNetwork: string;
   readonly runtimeImage: string;
-  /** Per sandbox, for drivers that can limit. */
+  /** Per sandbox, for drivers that can limit: MiB, whole processors, processes and threads. */
   readonly sandboxMemoryMb: number;
   readonly sandboxCpus: number;
   readonly sandboxPids: number;

@@ -7,6 +7,7 @@ import type { Sandboxes } from '../core/sandboxes.ts';
 import type { UploadStatus } from '../recordings/uploader.ts';
 import { principalOf } from './context.ts';
 
+/** What the metrics are read from. */
 export interface MetricsDeps {
   readonly sandboxes: Sandboxes;
   readonly events: Events;

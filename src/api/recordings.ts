@@ -4,6 +4,7 @@ import { AppError } from '../core/errors.ts';
 import type { ListQuery, Recordings, Scope, Visible } from '../recordings/recordings.ts';
 import { sendFile } from './files.ts';
 
+/** What the routes of recordings need. */
 export interface RecordingRoutesDeps {
   readonly recordings: Recordings;
   /** What this caller may see; undefined for who may see everything. */

@@ -19,6 +19,7 @@ import { Uploader, type UploadStatus } from '../recordings/uploader.ts';
 import { DiskStorage } from '../storage/disk.ts';
 import { createArchive } from './archive.ts';
 
+/** The recordings of a running service, and what the rest of it has to tell them. */
 export interface RecordingsApp {
   readonly recordings: Recordings;
   /** Undefined without an archive. */

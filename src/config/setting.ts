@@ -1,10 +1,12 @@
 /** One row of the table. `parse` throws the rest of the sentence that begins with the setting's name. */
 export interface Setting<T = unknown> {
+  /** The environment variable. */
   readonly name: string;
   /** The text that stands for an unset or empty variable. */
   readonly default: string;
   /** How the default reads in the table where `default` itself says too little. */
   readonly defaultShown?: string;
+  /** What it is, its unit and bounds, and what it can do to whoever sets it wrong: a sentence each, in Markdown. */
   readonly meaning: string;
   readonly danger: string;
   readonly parse: (text: string) => T;

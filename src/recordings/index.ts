@@ -55,6 +55,7 @@ export class RecordingIndex {
     return index;
   }
 
+  /** How many entries there are. */
   get size(): number {
     return this.#byName.size;
   }
@@ -103,12 +104,14 @@ export class RecordingIndex {
     return this.#unwanted;
   }
 
+  /** Notes that the archive may have something of it that has to go. Written a moment later, as all changes. */
   addUnwanted(name: SegmentName): void {
     if (this.#unwanted.has(name.filename)) return;
     this.#unwanted.set(name.filename, name);
     this.#write(unwantedLine(name));
   }
 
+  /** Notes that the archive has nothing of it any more. */
   deleteUnwanted({ filename }: SegmentName): void {
     if (this.#unwanted.delete(filename)) this.#write(`${JSON.stringify({ cleared: filename })}\n`);
   }

@@ -23,6 +23,7 @@ export interface Removal {
   readonly reason: RemovalReason;
 }
 
+/** What a {@link Library} works on and whom it tells. */
 export interface LibraryOptions {
   readonly storage: Storage;
   /** Path of the index; a cache, so it may be deleted while the service is down. */
@@ -39,6 +40,7 @@ export interface LibraryOptions {
   /** The recording is nowhere any more, however that came: what was made of it can go. */
   readonly onGone: (name: SegmentName) => Promise<void>;
   readonly log: Log;
+  /** Unix milliseconds; the machine's clock by default. */
   readonly now?: () => number;
 }
 

@@ -31,11 +31,13 @@ const DEFAULT_PATH = '/usr/local/bin:/usr/bin:/bin';
 /** How much of ffmpeg's complaints an error repeats, in characters. */
 const LAST_WORDS = 300;
 
+/** How ffmpeg is found. */
 export interface MediaOptions {
   /** Where ffmpeg is looked for, as in PATH; the default is that of the recorder. */
   readonly path?: string;
 }
 
+/** Options of {@link toMp4}. */
 export interface Mp4Options extends MediaOptions {
   /** How much is done, in milliseconds of the video; several times a second. */
   readonly onProgress?: (doneMs: number) => void;

@@ -10,6 +10,7 @@ import { newestFirst } from './order.ts';
 import type { Posters } from './posters.ts';
 import { type TimelineSession, timeline } from './timeline.ts';
 
+/** One page of a list. `total` counts all pages' recordings; pages begin with 1. */
 export interface RecordingPage {
   readonly recordings: RecordingInfo[];
   readonly total: number;
@@ -26,6 +27,7 @@ export interface Scope {
   readonly sandboxId?: string;
 }
 
+/** What a list is to have; what is absent does not matter. Pages begin with 1. */
 export interface ListQuery extends Scope {
   readonly page: number;
   readonly pageSize: number;
@@ -57,6 +59,7 @@ export interface Export {
 /** Puts segments together to one MKV file, in their order; facts are those of closed ones. */
 export type ExportMkv = (segments: readonly ExportSegment[]) => Promise<ExportedMkv>;
 
+/** What {@link Recordings} works on. */
 export interface RecordingsDeps {
   readonly library: Library;
   readonly posters: Posters;

@@ -7,7 +7,7 @@ import type { Library, RemovalReason } from './library.ts';
 export interface RetentionLimits {
   /** Since the end of a segment, in milliseconds. */
   readonly ageMs: number;
-  /** Of all recordings together. */
+  /** Of all recordings together, those in the archive included. */
   readonly bytes: number;
   /** Of those of one tenant. */
   readonly tenantBytes: number;
@@ -64,12 +64,14 @@ export function expired(
   return found;
 }
 
+/** What a {@link Retention} works on. */
 export interface RetentionOptions {
   readonly library: Library;
   readonly limits: RetentionLimits;
   /** Where there is an archive, only what it has may go: else what it is to keep would never come there. */
   readonly archives: boolean;
   readonly log: Log;
+  /** Unix milliseconds. The machine's clock by default; one that jumps far ahead makes everything old. */
   readonly now?: () => number;
 }
 

@@ -12,12 +12,14 @@ export interface Clock {
   after(ms: number, then: () => void): () => void;
 }
 
+/** What an {@link Uploader} works on. */
 export interface UploaderDeps {
   readonly queue: UploadQueue;
   readonly archive: Archive;
   /** How long the disk keeps what the archive has, in milliseconds. */
   readonly localMs: number;
   readonly log: Log;
+  /** The machine's by default. */
   readonly clock?: Clock;
 }
 

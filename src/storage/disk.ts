@@ -11,6 +11,7 @@ const JOURNAL = '.jsonl';
 /** Some twenty thousand lines; a week has that many segments of half a minute. */
 const MAX_JOURNAL_BYTES = 1024 * 1024;
 
+/** What {@link DiskStorage} has to know of those who write there. */
 export interface DiskStorageOptions {
   /**
    * Whether a recorder may still write into the sandbox's folder. Such a folder stays when its last file is removed:

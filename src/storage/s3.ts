@@ -20,6 +20,7 @@ import { isMissing, unavailable } from './s3-errors.ts';
 import { MAX_SEGMENT_JSON_BYTES, segmentFrom } from './s3-segment.ts';
 import { type Encryption, unfinishedUploads, upload } from './s3-upload.ts';
 
+/** Where the bucket is and how it is asked. */
 export interface S3ArchiveOptions {
   readonly bucket: string;
   /** http or https address; undefined: Amazon's for the region. */
