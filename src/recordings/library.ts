@@ -1,19 +1,11 @@
-import type { Archive, Log, OpenedFile, Storage, UploadQueue } from '../core/contracts.ts';
-import type { MediaFacts, Segment, SegmentName } from '../core/recording.ts';
+import type { Archive, OpenedFile, UploadQueue } from '../core/contracts.ts';
+import type { Segment, SegmentName } from '../core/recording.ts';
+import { Closer, type CloserOptions, ownerOf } from './closer.ts';
 import { type Entry, RecordingIndex } from './index.ts';
-import { type Folder, Shelf, type Unclosed, type Writing } from './shelf.ts';
-import { Turns } from './turns.ts';
+import { Shelf, type Writing } from './shelf.ts';
 
 /** Why a recording was removed. deleted: somebody asked for it. The others are limits of the service. */
 export type RemovalReason = 'age' | 'bytes' | 'tenant_bytes' | 'deleted';
-
-/** What the library knows of a sandbox that lives or is remembered. */
-export interface About {
-  readonly owner: string;
-  readonly metadata: Readonly<Record<string, string>>;
-  /** Unix milliseconds. */
-  readonly createdAt: number;
-}
 
 /** A recording that is gone, as it is told to whoever listens. */
 export interface Removal {
@@ -24,24 +16,13 @@ export interface Removal {
 }
 
 /** What a {@link Library} works on and whom it tells. */
-export interface LibraryOptions {
-  readonly storage: Storage;
+export interface LibraryOptions extends CloserOptions {
   /** Path of the index; a cache, so it may be deleted while the service is down. */
   readonly indexFile: string;
   readonly archive?: Archive;
-  /** Reads a whole segment. Rejects when it cannot be read, not when it makes no sense. */
-  readonly scan: (file: OpenedFile) => Promise<MediaFacts>;
-  readonly about: (sandboxId: string) => About | undefined;
-  /** A file was looked into, and will not change any more. */
-  readonly onClosed?: (segment: Segment) => void;
   readonly onRemoved: (removal: Removal) => void;
-  /** Segments were closed or deleted: whoever works on the queue of uploads has something to look at. */
-  readonly onChange?: () => void;
   /** The recording is nowhere any more, however that came: what was made of it can go. */
   readonly onGone: (name: SegmentName) => Promise<void>;
-  readonly log: Log;
-  /** Unix milliseconds; the machine's clock by default. */
-  readonly now?: () => number;
 }
 
 /** A file that is not in the index: it is being written, or nobody has looked into it yet. */
@@ -56,14 +37,10 @@ export interface Unread extends SegmentName {
 
 /** How often the folders are compared with the index, in milliseconds. */
 const SWEEP_EVERY_MS = 10_000;
-/** Scans at once: each reads a file as fast as the disk gives it. */
-const SCANS = 2;
 /** How long a list waits for files to be closed that a recorder has just finished, in milliseconds. */
 const CLOSING_MS = 500;
 /** How long the end of the service waits for the same, in milliseconds. */
 const LAST_CLOSING_MS = 5000;
-/** Who copies a file into a folder by hand is taken to be done when it was not written to for this long, in milliseconds. */
-const SETTLED_MS = 10_000;
 
 /**
  * All recordings, on disk and in the archive. Those two are the truth. The library finds out what is there from what the
@@ -74,8 +51,8 @@ export class Library implements UploadQueue {
   readonly #options: LibraryOptions;
   readonly #index: RecordingIndex;
   readonly #shelf: Shelf;
+  readonly #closer: Closer;
   readonly #now: () => number;
-  readonly #scans = new Turns(SCANS);
   /** Closings under way: those of files that a recorder has just finished, and all. */
   readonly #urgent = new Set<Promise<void>>();
   readonly #running = new Set<Promise<void>>();
@@ -93,6 +70,7 @@ export class Library implements UploadQueue {
       options.log.error({ sandboxId, err }, 'could not read a folder of recordings');
     const events = { onGone: (entry: Entry) => void this.#forget(entry, true), onUnreadable };
     this.#shelf = new Shelf(options.storage, index, events, this.#now);
+    this.#closer = new Closer(options, index, this.#shelf);
   }
 
   /** Reads the index. {@link start} compares it with what is there. Rejects when the index's file can be neither read nor made. */
@@ -113,25 +91,10 @@ export class Library implements UploadQueue {
     this.#sweepLater();
   }
 
-  /** Takes over what the archive has and the index has not. Rejects when it cannot be asked. */
-  async refresh(): Promise<void> {
-    const { archive } = this.#options;
-    if (!archive) return;
-    for await (const segment of archive.list(this.#stopping.signal)) {
-      if (this.#index.unwanted.has(segment.filename)) continue;
-      const known = this.#index.get(segment.filename);
-      const onDisk = this.#shelf.unclosed(segment);
-      if (known ? known.size !== segment.size : onDisk && onDisk.size !== segment.size) continue;
-      if (known?.archivedAt !== undefined) continue;
-      if (!known) this.#shelf.closed(segment);
-      this.#index.put({ ...(known ?? { ...segment, onDisk: onDisk !== undefined }), archivedAt: this.#now() });
-    }
-  }
-
   /** Hears what a sandbox's recorder is writing now, if anything. It comes from inside the sandbox and may be anything. */
   saw(sandboxId: string, recorder: Writing | undefined): void {
     if (!this.#shelf.saw(sandboxId, recorder)) return;
-    const closing = this.#track(this.#shelf.read(sandboxId).then(() => this.#close(sandboxId)));
+    const closing = this.#track(this.#shelf.read(sandboxId).then(() => this.#closer.closeFiles(sandboxId)));
     this.#urgent.add(closing);
     void closing.finally(() => this.#urgent.delete(closing));
   }
@@ -152,7 +115,7 @@ export class Library implements UploadQueue {
     return folders.flatMap(([id, folder]) =>
       [...folder.unclosed.values()].map((file) => ({
         ...file,
-        ...this.#ownerOf(folder, file, this.#options.about(id)),
+        ...ownerOf(folder, file, this.#options.about(id)),
         isWritten: this.#shelf.isWritten(folder, file),
       })),
     );
@@ -163,7 +126,7 @@ export class Library implements UploadQueue {
     const folder = this.#shelf.folder(name.sandboxId);
     const file = folder?.unclosed.get(name.filename);
     const about = this.#options.about(name.sandboxId);
-    return folder && file ? this.#ownerOf(folder, file, about).owner : about?.owner;
+    return folder && file ? ownerOf(folder, file, about).owner : about?.owner;
   }
 
   /** Whether the file is being written now. */
@@ -285,6 +248,7 @@ export class Library implements UploadQueue {
     // By the next start nobody may remember whose they are.
     await this.#justFinished(LAST_CLOSING_MS);
     this.#stopping.abort();
+    this.#closer.stop();
     clearTimeout(this.#timer);
     await this.settled();
     await this.#index.close();
@@ -301,7 +265,7 @@ export class Library implements UploadQueue {
   /** Until it has answered once. Who asks meanwhile shares the answer. */
   #askArchive(): Promise<void> {
     if (!this.#archiveUnknown) return Promise.resolve();
-    this.#asking ??= this.refresh()
+    this.#asking ??= this.#refresh()
       .then(() => {
         this.#archiveUnknown = false;
       })
@@ -313,6 +277,21 @@ export class Library implements UploadQueue {
         this.#asking = undefined;
       });
     return this.#asking;
+  }
+
+  /** Takes over what the archive has and the index has not. Rejects when it cannot be asked. */
+  async #refresh(): Promise<void> {
+    const { archive } = this.#options;
+    if (!archive) return;
+    for await (const segment of archive.list(this.#stopping.signal)) {
+      if (this.#index.unwanted.has(segment.filename)) continue;
+      const known = this.#index.get(segment.filename);
+      const onDisk = this.#shelf.unclosed(segment);
+      if (known ? known.size !== segment.size : onDisk && onDisk.size !== segment.size) continue;
+      if (known?.archivedAt !== undefined) continue;
+      if (!known) this.#shelf.closed(segment);
+      this.#index.put({ ...(known ?? { ...segment, onDisk: onDisk !== undefined }), archivedAt: this.#now() });
+    }
   }
 
   /** Waits, but not longer, for files to be closed that a recorder has just finished. */
@@ -328,71 +307,8 @@ export class Library implements UploadQueue {
 
   #closeAll(): void {
     for (const [sandboxId, folder] of this.#shelf.folders) {
-      if (folder.unclosed.size > 0) this.#track(this.#close(sandboxId));
+      if (folder.unclosed.size > 0) this.#track(this.#closer.closeFiles(sandboxId));
     }
-  }
-
-  /** Looks into the files of a sandbox that are no longer written, one after the other. What fails is tried again at the next sweep. */
-  #close(sandboxId: string): Promise<void> {
-    const folder = this.#shelf.folder(sandboxId);
-    if (!folder) return Promise.resolve();
-    folder.again = true;
-    folder.closing ??= this.#closeEach(folder).finally(() => {
-      folder.closing = undefined;
-      // Up to a MiB of text, and of no use to a sandbox that has ended.
-      folder.journal = undefined;
-    });
-    return folder.closing;
-  }
-
-  async #closeEach(folder: Folder): Promise<void> {
-    while (folder.again) {
-      folder.again = false;
-      for (const file of [...folder.unclosed.values()]) {
-        if (this.#stopping.signal.aborted) return;
-        if (await this.#isSettled(folder, file)) await this.#scans.run(() => this.#closeOne(folder, file));
-      }
-    }
-  }
-
-  /** What no recorder has told us about may be a file that somebody is still copying. */
-  async #isSettled(folder: Folder, file: Unclosed): Promise<boolean> {
-    if (this.#shelf.isWritten(folder, file)) return false;
-    if (folder.sessions.has(file.sessionId)) return true;
-    const { modifiedAt = 0 } = (await this.#shelf.refreshed(folder, file)) ?? {};
-    const ageMs = this.#now() - modifiedAt;
-    // One whose time lies ahead is from before the clock was set back.
-    return ageMs >= SETTLED_MS || ageMs < 0;
-  }
-
-  async #closeOne(folder: Folder, file: Unclosed): Promise<void> {
-    const { storage, scan, about, log } = this.#options;
-    const { filename, sandboxId, sessionId, segment, startedAt } = file;
-    if (this.#stopping.signal.aborted) return;
-    try {
-      const opened = await storage.open(sandboxId, filename);
-      if (!opened) return this.#shelf.closed(file);
-      const facts = await scan(opened).finally(() => opened.close());
-      const line = await this.#shelf.journalLine(folder, sessionId, segment);
-      // It was deleted meanwhile, or is written after all.
-      if (!folder.unclosed.has(filename) || this.#shelf.isWritten(folder, file)) return;
-      const { reason = 'interrupted', dropped = null } = line ?? {};
-      const name = { filename, sandboxId, sessionId, segment };
-      const whose = this.#ownerOf(folder, file, about(sandboxId));
-      this.#shelf.closed(file);
-      const closed = { ...name, ...facts, size: opened.size, startedAt, ...whose, reason, dropped };
-      this.#index.put({ ...closed, onDisk: true });
-      this.#options.onClosed?.(closed);
-      this.#options.onChange?.();
-    } catch (err) {
-      log.error({ sandboxId, filename, err }, 'could not look into a recording');
-    }
-  }
-
-  /** An id may be taken again when its sandbox is forgotten: then its older files are not the new owner's. */
-  #ownerOf(folder: Folder, file: Unclosed, about: About | undefined): Pick<Entry, 'owner' | 'metadata'> {
-    const isIts = about && (folder.sessions.has(file.sessionId) || file.startedAt >= about.createdAt);
-    return isIts ? { owner: about.owner, metadata: about.metadata } : { metadata: {} };
   }
 
   /** `mayBeArchived`: nobody knows whether the archive has something of it, which then has to go, too. */

@@ -6,7 +6,8 @@ import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach } from 'node:test';
 import type { Log, OpenedFile, Storage } from '../../src/core/contracts.ts';
 import type { MediaFacts, SegmentName } from '../../src/core/recording.ts';
-import { type About, Library, type LibraryOptions, type Removal } from '../../src/recordings/library.ts';
+import type { About } from '../../src/recordings/closer.ts';
+import { Library, type LibraryOptions, type Removal } from '../../src/recordings/library.ts';
 import { DiskStorage } from '../../src/storage/disk.ts';
 
 const DAY = '20251116';
