@@ -137,14 +137,9 @@ export class Library implements UploadQueue {
 
   /** From the disk, else from the archive. Undefined when it is in neither, and then it is forgotten. Rejects when the archive cannot be asked. */
   async open(name: SegmentName): Promise<OpenedFile | undefined> {
-    const { storage, archive } = this.#options;
-    const file = await storage.open(name.sandboxId, name.filename);
-    const entry = this.#index.get(name.filename);
-    if (file) {
-      if (entry && entry.size !== file.size) this.#shelf.reopen(entry);
-      return file;
-    }
-    if (entry?.onDisk) this.#shelf.lost(entry);
+    const { archive } = this.#options;
+    const file = await this.openLocal(name);
+    if (file) return file;
     const archived = this.#index.get(name.filename);
     if (!archived || !archive) return undefined;
     const found = await archive.open(name);
@@ -180,9 +175,11 @@ export class Library implements UploadQueue {
     return this.#index.all.filter((entry) => entry.onDisk && entry.archivedAt === undefined).reverse();
   }
 
-  async openLocal(segment: SegmentName): Promise<OpenedFile | undefined> {
-    const file = await this.#options.storage.open(segment.sandboxId, segment.filename);
-    const entry = this.#index.get(segment.filename);
+  /** Also finds out when the disk has not what the index says: then the file is looked into again, or forgotten. */
+  async openLocal({ sandboxId, filename }: SegmentName): Promise<OpenedFile | undefined> {
+    const file = await this.#options.storage.open(sandboxId, filename);
+    const entry = this.#index.get(filename);
+    if (file && entry && entry.size !== file.size) this.#shelf.reopen(entry);
     if (!file && entry?.onDisk) this.#shelf.lost(entry);
     return file;
   }

@@ -48,6 +48,20 @@ describe('With an archive', () => {
     assert.equal(await library.archived(oldest), false, 'what was deleted meanwhile has to go there too');
   });
 
+  it('looks again into a file that was changed by hand and so could never be uploaded', async () => {
+    put(segment(0));
+    const library = await started({ archive: new FakeArchive() });
+    put(segment(0), 'longer than before');
+    const [old] = library.pending() as [Segment];
+    await (await library.openLocal(old))?.close();
+    await library.sweep();
+    await library.settled();
+    assert.deepEqual(
+      library.pending().map(({ size }) => size),
+      [18],
+    );
+  });
+
   it('knows of a file that the disk did not let go of', async () => {
     put(segment(0));
     const storage = new DiskStorage(root);
