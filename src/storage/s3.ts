@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Readable } from 'node:stream';
+import { addAbortSignal, type Readable } from 'node:stream';
 import {
   AbortMultipartUploadCommand,
   DeleteObjectCommand,
@@ -268,11 +268,8 @@ export class S3Archive implements Archive {
     if (digests.etags.includes(head.etag.replaceAll('"', '').toLowerCase())) return 'same';
     const sha256 = createHash('sha256');
     const ask = (stop: AbortSignal) => this.#body(key, head.etag, 0, head.size - 1, head.size, stop);
-    const download = new Download(head.size, this.#stallMs, ask);
-    for await (const chunk of download) {
-      signal.throwIfAborted();
-      sha256.update(chunk as Buffer);
-    }
+    const download = addAbortSignal(signal, new Download(head.size, this.#stallMs, ask));
+    for await (const chunk of download) sha256.update(chunk as Buffer);
     return sha256.digest('hex') === digests.sha256 ? 'same' : 'other';
   }
 

@@ -334,6 +334,27 @@ describe('S3Archive, when something goes wrong on the way,', () => {
     await endsWell();
   });
 
+  it('a put that is called off ends, also while the server sends no more of what is read back', {
+    timeout: 30_000,
+  }, async () => {
+    server.opaqueTags = true;
+    await archiveAt(url).put(segment, fileOf(bytes), NEVER);
+    const stalling = new FaultProxy(Number(new URL(url).port));
+    try {
+      const patient = archiveAt(await stalling.listen(), { stallMs: 600_000 });
+      stalling.break({ kind: 'stall-down', after: 3 * MIB });
+      const off = new AbortController();
+      const called = assert.rejects(patient.put(segment, fileOf(bytes), off.signal));
+      while (stalling.struck === 0) await sleep(20);
+      // What is on the way already comes first.
+      await sleep(STALL_MS);
+      off.abort();
+      await called;
+    } finally {
+      stalling.close();
+    }
+  });
+
   const read = async (end = bytes.length - 1): Promise<Buffer> => {
     const file = (await broken.open(segment)) ?? assert.fail();
     return buffer(file.stream(0, end));
