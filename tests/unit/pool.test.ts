@@ -232,7 +232,7 @@ describe('Pool', () => {
   it('ends one that could not be claimed when it closes meanwhile', async () => {
     const { pool, world, calls } = setUp({ size: 1 });
     pool.begin();
-    await until(() => pool.ready === 1, 'one');
+    await until(() => readyIn(pool) === 1, 'one');
     let refuse = (): void => {};
     world.claim = () =>
       new Promise((resolve) => {
