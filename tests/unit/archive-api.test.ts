@@ -25,7 +25,7 @@ describe('an archive in the answers of the service', () => {
   before(async () => {
     const apiSocket = join(folder, 'api');
     const log = { info() {}, warn() {}, error() {} };
-    const sandboxes = { live: () => [], pool: { ready: 0, claims: {} } } as unknown as Sandboxes;
+    const sandboxes = { live: () => [], pool: { ready: new Map(), claims: new Map() } } as unknown as Sandboxes;
     const access = new Access([], randomBytes(32));
     const counters = new Counters();
     const options = {

@@ -139,7 +139,7 @@ describe('a stream of events through the gateway', { timeout: 60_000 }, () => {
 
   before(async () => {
     const log = { info() {}, warn() {}, error() {} };
-    const sandboxes = { live: () => [], pool: { ready: 0, claims: {} } } as unknown as Sandboxes;
+    const sandboxes = { live: () => [], pool: { ready: new Map(), claims: new Map() } } as unknown as Sandboxes;
     const access = new Access([], randomBytes(32));
     const apiSocket = join(folder, 'api');
     const openapiYaml = readFileSync(new URL('../../../openapi.yaml', import.meta.url), 'utf8');
