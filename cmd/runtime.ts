@@ -1,7 +1,7 @@
 /** The program inside a sandbox: `node runtime.js <config file>`. Started by a driver, outlives the service, ends itself on time. */
-import '../src/core/heap.ts';
 import { closeSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import type { RuntimeConfig } from '../src/core/contracts.ts';
+import { keepNewSpaceSmall } from '../src/core/heap.ts';
 import { hasEnded } from '../src/core/sandbox.ts';
 import { RuntimeServer } from '../src/runtime/server.ts';
 import { Supervisor } from '../src/runtime/supervisor.ts';
@@ -33,3 +33,4 @@ if (config.notify) {
   closeSync(3);
 }
 await supervisor.start();
+keepNewSpaceSmall();

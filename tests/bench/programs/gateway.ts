@@ -1,9 +1,9 @@
 /** Berth's gateway alone, as it is in the service, in front of what stands for a sandbox. */
-import '../../../src/core/heap.ts';
 import { randomBytes } from 'node:crypto';
 import { Access } from '../../../src/core/access.ts';
 import type { Endpoint, Way } from '../../../src/core/contracts.ts';
 import { Counters } from '../../../src/core/counters.ts';
+import { keepNewSpaceSmall } from '../../../src/core/heap.ts';
 import { Presence } from '../../../src/core/presence.ts';
 import type { Sandboxes } from '../../../src/core/sandboxes.ts';
 import { Gateway } from '../../../src/gateway/server.ts';
@@ -17,6 +17,7 @@ const sandboxes = {
   attach: async () => presence.join('client', way, '/', () => 'restart'),
 } as unknown as Sandboxes;
 const access = new Access([], randomBytes(32));
+keepNewSpaceSmall();
 const log = { info() {}, warn: console.error, error: console.error };
 const gateway = new Gateway({ access, sandboxes, apiSocket: '/nowhere', counters: new Counters(), log });
 serve({ port: await gateway.listen('127.0.0.1', 0) });
