@@ -2,10 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { envWithBrowser } from './drivers.ts';
-import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
-
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 90_000 };
+import { assertNothingLeft, LIMIT, type Service, startService, waitFor } from './service.ts';
 
 interface Create {
   readonly body?: object;
@@ -49,7 +46,7 @@ function begun(service: Service): number {
   return readdirSync(service.runDir).filter((name) => /^[0-9a-f]{12}$/.test(name)).length;
 }
 
-describe('a rush of creates', LIMIT, () => {
+describe('a rush of creates', () => {
   let service: Service;
   before(async () => {
     service = await startService({
@@ -101,7 +98,7 @@ describe('a rush of creates', LIMIT, () => {
   });
 });
 
-describe('the queue', LIMIT, () => {
+describe('the queue', () => {
   let service: Service;
   before(async () => {
     // What has its turn keeps it, so that who waits can be told from who starts.
@@ -199,7 +196,7 @@ describe('the queue', LIMIT, () => {
   });
 });
 
-describe('a machine without memory to spare', LIMIT, () => {
+describe('a machine without memory to spare', () => {
   let service: Service;
   before(async () => {
     service = await startService({ env: { BERTH_MIN_FREE_MEMORY_MB: '1048576', BERTH_QUEUE_SECONDS: '1' } });
@@ -220,7 +217,7 @@ describe('a machine without memory to spare', LIMIT, () => {
   });
 });
 
-describe('a service that ends', LIMIT, () => {
+describe('a service that ends', () => {
   it('tells who waits, though there is nothing else that it has to end first', LIMIT, async () => {
     const service = await startService({ env: { BERTH_MIN_FREE_MEMORY_MB: '1048576' } });
     try {
@@ -237,7 +234,7 @@ describe('a service that ends', LIMIT, () => {
 const ACME = 'acme-key-of-sixteen';
 const OTHER = 'other-key-of-sixteen';
 
-describe('a create with an Idempotency-Key', LIMIT, () => {
+describe('a create with an Idempotency-Key', () => {
   let service: Service;
   const options = {
     apiKey: ACME,

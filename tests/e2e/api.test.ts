@@ -6,13 +6,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import puppeteer from 'puppeteer-core';
 import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
-import { type Answer, asked, type Call, call, contract, expect, HANG_GUARD_MS } from './contract.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { type Answer, asked, type Call, call, contract, expect } from './contract.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 
 /** 101, or the status that refused the upgrade. An opened socket is closed again. */
 function upgrade(url: string, headers: Readonly<Record<string, string>> = {}): Promise<number> {
   return new Promise((resolve, reject) => {
-    const ws = new WebSocket(url, { headers, perMessageDeflate: false, handshakeTimeout: HANG_GUARD_MS });
+    const ws = new WebSocket(url, { headers, perMessageDeflate: false, handshakeTimeout: LIMIT.timeout });
     ws.once('error', reject);
     ws.once('unexpected-response', (_req, res) => {
       res.resume();
@@ -28,7 +28,7 @@ function upgrade(url: string, headers: Readonly<Record<string, string>> = {}): P
 const socketOf = (url: string): string => url.replace(/^http/, 'ws');
 const idsOf = (list: Answer): string[] => list.json.data.sandboxes.map((sandbox: Sandbox) => sandbox.sandboxId);
 
-describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, () => {
+describe('the API of a service without keys', { timeout: 3 * LIMIT.timeout }, () => {
   let service: Service;
   let sandbox: Sandbox;
   before(async () => {
@@ -264,7 +264,7 @@ describe('the API of a service without keys', { timeout: 3 * HANG_GUARD_MS }, ()
   });
 });
 
-describe('a service with keys', { timeout: 3 * HANG_GUARD_MS }, () => {
+describe('a service with keys', { timeout: 3 * LIMIT.timeout }, () => {
   const KEYS = { a: 'key-a-8f14e45fceea', b: 'key-b-c9f0f895fb98', ops: 'key-ops-45c48cce2e', eye: 'key-eye-d3d94468' };
   /** Every ticket that an answer carried. */
   const tickets = new Set<string>();

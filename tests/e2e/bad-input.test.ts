@@ -4,10 +4,7 @@ import { type IncomingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { envWithBrowser, FRONT } from './drivers.ts';
-import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
-
-/** Only keeps a hang from being one. */
-const HANG_GUARD_MS = 30_000;
+import { assertNothingLeft, LIMIT, type Service, startService, waitFor } from './service.ts';
 
 interface Answer {
   readonly status: number;
@@ -32,7 +29,7 @@ function ask({ url }: Service, method: string, path: string, given: Ask = {}): P
     const { hostname, port } = new URL(url);
     const length = bytes === undefined || chunked ? {} : { 'content-length': Buffer.byteLength(bytes) };
     const req = request({ hostname, port, method, path, headers: { ...length, ...headers }, agent: false });
-    req.setTimeout(HANG_GUARD_MS, () => req.destroy(new Error(`${method} ${path} was not answered`)));
+    req.setTimeout(LIMIT.timeout, () => req.destroy(new Error(`${method} ${path} was not answered`)));
     req.once('error', reject);
     req.once('upgrade', (_res, socket) => {
       socket.destroy();
@@ -77,7 +74,7 @@ function raw(service: Service, bytes: Buffer): Promise<string> {
     const { hostname, port } = new URL(service.url);
     const socket = connect(Number(port), hostname);
     let text = '';
-    socket.setTimeout(HANG_GUARD_MS, () => socket.destroy(new Error('no answer')));
+    socket.setTimeout(LIMIT.timeout, () => socket.destroy(new Error('no answer')));
     socket.on('data', (chunk) => (text += chunk));
     socket.once('error', reject);
     socket.once('close', () => resolve(text));
@@ -234,7 +231,7 @@ describe('a service that is asked for nonsense', () => {
       // fetch keeps its connections, so what one request leaves behind meets the next one.
       const path = i % 3 === 0 ? '/nowhere' : '/sandboxes';
       const body = Buffer.alloc(i % 2 === 0 ? 1_100_000 : 3_000_000, ' ');
-      const signal = AbortSignal.timeout(HANG_GUARD_MS);
+      const signal = AbortSignal.timeout(LIMIT.timeout);
       const answer = await fetch(service.url + path, { method: 'POST', body, signal });
       assert.equal(answer.status, path === '/nowhere' ? 404 : 413);
       await answer.text();

@@ -5,11 +5,9 @@ import { chromium } from 'playwright-core';
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { processesOf, type Site, serveSite, signalPart } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { openSocket, Raw } from './sockets.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 90_000 };
 const LOOP = '<script>onmessage = () => { for (;;); }</script>';
 
 let service: Service;
@@ -142,7 +140,7 @@ describe('a page in an endless loop', () => {
       await wedged.goto(`${site.url}/wedged`);
       await wedged.evaluate(() => postMessage('go'));
       await sleep(500);
-      const playwright = await chromium.connectOverCDP(sandbox.cdpUrl ?? '', { timeout: 30_000 });
+      const playwright = await chromium.connectOverCDP(sandbox.cdpUrl ?? '', LIMIT);
       const urls = playwright.contexts().flatMap((context) => context.pages().map((page) => page.url()));
       assert.ok(urls.includes(`${site.url}/wedged`), String(urls));
       await playwright.close();
@@ -323,7 +321,7 @@ describe('a runtime that hangs', () => {
     const sandbox = await service.client.create();
     const raw = await Raw.open(sandbox.cdpUrl ?? '');
     await signalPart(service, sandbox.sandboxId, 'runtime', 'SIGSTOP');
-    await waitFor(async () => (await service.client.get(sandbox.sandboxId)).endedAt !== undefined, 'it to end', 60_000);
+    await waitFor(async () => (await service.client.get(sandbox.sandboxId)).endedAt !== undefined, 'it to end');
     const { status, endedReason } = await service.client.get(sandbox.sandboxId);
     assert.equal(status, 'FAILED');
     assert.match(endedReason ?? '', /^failed: the runtime/);

@@ -9,11 +9,9 @@ import { chromium, type Browser as PlaywrightBrowser } from 'playwright-core';
 import puppeteer, { type Page, type Browser as PuppeteerBrowser } from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { type Site, serveSite, signalPart } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { nextMessage, openSocket, Raw, refusal, withRaw } from './sockets.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 60_000 };
 const MIB = 1024 * 1024;
 
 let service: Service;
@@ -180,7 +178,6 @@ describe('Several clients on one sandbox', () => {
     const counted = waitFor(
       async () => (await service.client.get(box.sandboxId)).clients === 7,
       'seven clients to be counted',
-      40_000,
     );
     await Promise.all([
       ...['puppeteer-1', 'puppeteer-2', 'puppeteer-3'].map(withPuppeteerPage),
@@ -410,7 +407,7 @@ async function assertBrowses(sandbox: Sandbox, path: string): Promise<void> {
 }
 
 async function withPlaywright(endpoint: string, use: (browser: PlaywrightBrowser) => Promise<void>): Promise<void> {
-  const browser = await chromium.connectOverCDP(endpoint, { timeout: 30_000 });
+  const browser = await chromium.connectOverCDP(endpoint, LIMIT);
   try {
     await use(browser);
   } finally {

@@ -4,10 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { parse } from 'yaml';
-import type { Service } from './service.ts';
-
-/** Nothing here takes longer than a fraction of this; it only keeps a hang from being one. */
-export const HANG_GUARD_MS = 60_000;
+import { LIMIT, type Service } from './service.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: whatever JSON the service answered
 type Json = any;
@@ -88,7 +85,7 @@ export async function call(service: Service, operation: string, given: Call = {}
   const answer = await fetch(url, {
     method: method.toUpperCase(),
     headers: key === undefined ? {} : { authorization: `Bearer ${key}` },
-    signal: AbortSignal.timeout(HANG_GUARD_MS),
+    signal: AbortSignal.timeout(LIMIT.timeout),
     ...(body ? { body: JSON.stringify(body) } : {}),
   });
   const text = Buffer.from(await answer.arrayBuffer()).toString('latin1');

@@ -7,14 +7,13 @@ import puppeteer from 'puppeteer-core';
 import { docker, dockerSkip } from '../contract/engine.ts';
 import { EngineProxy } from '../contract/engine-proxy.ts';
 import { containerOf, containersLeft, envWithFile, inside, NETWORK } from './drivers.ts';
-import { assertNothingLeft, type Service, startService, waitFor, withService } from './service.ts';
+import { assertNothingLeft, LIMIT, type Service, startService, waitFor, withService } from './service.ts';
 
-const LIMIT = { timeout: 120_000 };
 const skip = await dockerSkip();
 const RUNTIME = '/opt/berth/runtime.mjs';
 
 async function endOf(service: Service, id: string): Promise<string> {
-  await waitFor(async () => (await service.client.get(id)).endedAt !== undefined, `${id} to end`, 60_000);
+  await waitFor(async () => (await service.client.get(id)).endedAt !== undefined, `${id} to end`);
   return (await service.client.get(id)).endedReason ?? '';
 }
 

@@ -10,11 +10,10 @@ import type { Sandbox } from '../../src/client/client.ts';
 import { secretOf } from '../../src/drivers/folders.ts';
 import { docker, dockerSkip } from '../contract/engine.ts';
 import { containerOf, inside } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { openSocket } from './sockets.ts';
 import { probe } from './video.ts';
 
-const LIMIT = { timeout: 120_000 };
 const skip = await dockerSkip();
 
 /** A line that tries to connect from inside, for at most two seconds. */

@@ -13,11 +13,9 @@ import puppeteer from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { folderOf } from '../../src/drivers/folders.ts';
 import { DRIVER, inside, type Site, serveSite } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { Raw } from './sockets.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 90_000 };
 const KEYS = { a: 'key-of-tenant-a-1', b: 'key-of-tenant-b-1', eye: 'key-of-a-viewer-1' } as const;
 const LIMIT_MB = 20;
 const ENV = {
@@ -373,7 +371,7 @@ async function arrival({ sandboxId }: { sandboxId: string }, name: string): Prom
     seen = found;
     return found.some((file) => file.complete && file.name === name);
   };
-  await waitFor(there, () => `${name}, and there is ${JSON.stringify(seen)}`, 40_000);
+  await waitFor(there, () => `${name}, and there is ${JSON.stringify(seen)}`);
 }
 
 interface Asked {

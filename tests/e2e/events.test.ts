@@ -3,10 +3,9 @@ import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { BerthClient, BerthError, type Sandbox, type SandboxEvent } from '../../src/client/client.ts';
 import { signalPart } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { openSocket, Raw } from './sockets.ts';
 
-const LIMIT = { timeout: 90_000 };
 const KEYS = { a: 'key-a-8f14e45fceea', b: 'key-b-c9f0f895fb98', ops: 'key-ops-45c48cce2e' };
 
 /** Reads a stream to its end in the background. */
@@ -233,8 +232,8 @@ describe('events and metrics', { timeout: 3 * LIMIT.timeout }, () => {
   });
 });
 
-describe('events of a sandbox that the service finds when it starts', LIMIT, () => {
-  it('begin with that', async () => {
+describe('events of a sandbox that the service finds when it starts', () => {
+  it('begin with that', LIMIT, async () => {
     const first = await startService({ env: { BERTH_ON_EXIT: 'keep' } });
     let second: Service | undefined;
     try {

@@ -6,19 +6,17 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type Site, serveSite } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 
 /** From dist/tests/e2e/examples.test.js. */
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const EXAMPLES = join(ROOT, 'examples');
 const COMPILED = fileURLToPath(new URL('../../examples', import.meta.url));
-/** An example takes a few seconds, for most of which a sandbox starts. */
-const HANG_GUARD_MS = 90_000;
 const PNG = Buffer.from('\x89PNG\r\n\x1a\n', 'latin1');
 
 const PAGE = '<!doctype html><title>An example page</title><body style="background:#123456">seen</body>';
 
-describe('the examples, run as they are printed', { timeout: 4 * HANG_GUARD_MS }, () => {
+describe('the examples, run as they are printed', { timeout: 3 * LIMIT.timeout }, () => {
   let service: Service;
   let site: Site;
   let folder: string;
@@ -44,7 +42,7 @@ describe('the examples, run as they are printed', { timeout: 4 * HANG_GUARD_MS }
       cwd: folder,
       env: { PATH: process.env.PATH, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: HANG_GUARD_MS,
+      timeout: LIMIT.timeout,
       killSignal: 'SIGKILL',
     });
     let stdout = '';

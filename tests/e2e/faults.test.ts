@@ -6,12 +6,9 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { envWithBrowser, signalPart } from './drivers.ts';
-import { assertNothingLeft, SERVER, type Service, waitFor, withService } from './service.ts';
+import { assertNothingLeft, LIMIT, SERVER, type Service, waitFor, withService } from './service.ts';
 import { Raw } from './sockets.ts';
 import { probe } from './video.ts';
-
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 60_000 };
 
 describe('a sandbox that never gets READY', () => {
   it('fails at its deadline with the last words of what hangs, and nothing of it stays', LIMIT, async () => {

@@ -9,10 +9,8 @@ import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
 import { pidsBelow } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 60_000 };
 const IS_ROOT = process.getuid?.() === 0;
 /** Only root can give each sandbox a user of its own; else these cases have no subject. */
 const AS_ROOT = { ...LIMIT, skip: IS_ROOT ? false : 'needs root' };

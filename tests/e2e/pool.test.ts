@@ -10,10 +10,8 @@ import { BerthClient } from '../../src/client/client.ts';
 import { DEFAULTS } from '../../src/core/sandbox.ts';
 import { writeClaim } from '../../src/drivers/claims.ts';
 import { type Site, serveSite, signalPart } from './drivers.ts';
-import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
+import { assertNothingLeft, LIMIT, type Service, startService, waitFor } from './service.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 120_000 };
 const KEYS = { a: 'key-of-tenant-a-1', b: 'key-of-tenant-b-1', admin: 'key-of-an-admin-1' } as const;
 const WITH_KEYS = { BERTH_API_KEYS: `a:${KEYS.a},b:${KEYS.b},ops:${KEYS.admin}:admin` };
 
@@ -32,11 +30,8 @@ async function eventTypes(service: Service, path: string, key: string): Promise<
 }
 
 async function filled(service: Service, size: number): Promise<void> {
-  await waitFor(
-    async () => (await metric(service, 'berth_pool_ready{template="default"}')) === size,
-    `${size} in the pool`,
-    60_000,
-  );
+  const ready = async () => (await metric(service, 'berth_pool_ready{template="default"}')) === size;
+  await waitFor(ready, `${size} in the pool`);
 }
 
 /** Ids that pooled sandboxes were started with, as the log tells, and what became of them. */

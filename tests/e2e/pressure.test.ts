@@ -7,11 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
 import { type Site, serveSite, signalPart } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { openSocket, type Raw, withRaw } from './sockets.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 180_000 };
 const MIB = 1024 * 1024;
 /** A client must mask, but the key is its own business, and zero is the cheapest. */
 const UNMASKED = { generateMask: (mask: Buffer) => mask.fill(0) };

@@ -6,16 +6,14 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { withService } from './service.ts';
+import { LIMIT, withService } from './service.ts';
 import { probe } from './video.ts';
 
 /** From dist/tests/e2e. */
 const README = fileURLToPath(new URL('../../../README.md', import.meta.url));
-/** The session takes less than half a minute, most of which a sandbox starts and records. */
-const HANG_GUARD_MS = 120_000;
 
 describe('README.md', () => {
-  it('prints a session with curl that works as it is printed', { timeout: 2 * HANG_GUARD_MS }, async () => {
+  it('prints a session with curl that works as it is printed', LIMIT, async () => {
     const blocks = [...readFileSync(README, 'utf8').matchAll(/^```sh\n(.*?)^```$/gms)].map((match) => match[1] ?? '');
     const session = blocks.find((block) => block.startsWith('url=')) ?? assert.fail('README.md prints no such session');
     const folder = mkdtempSync(join(tmpdir(), 'bt-readme-'));
@@ -24,7 +22,7 @@ describe('README.md', () => {
         const { stdout, stderr } = await promisify(execFile)('sh', ['-eu', '-c', session], {
           cwd: folder,
           env: { PATH: process.env.PATH, BERTH_URL: service.url },
-          timeout: HANG_GUARD_MS,
+          timeout: LIMIT.timeout,
         });
         assert.match(stdout, /"total":\d+,"page":1,"pageSize":1/, 'the list');
         const name = /"(vnc_film_\d{8}_\d{6})_seg000\.mkv"/.exec(stdout)?.[1];

@@ -9,11 +9,9 @@ import { FaultProxy } from '../contract/fault-proxy.ts';
 import { startS3rver } from '../contract/s3.ts';
 import { S3Server } from '../contract/s3-server.ts';
 import { environmentOf, processesOf } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { probe } from './video.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 180_000 };
 const PREFIX = 'films/of/';
 const ACME = 'acme-key-0123456789';
 const OTHER = 'other-key-0123456789';
@@ -240,7 +238,6 @@ describe('Recordings in a bucket', () => {
     await waitFor(
       () => proxy.struck > 0,
       () => `the upload to be under way: ${service.log()}`,
-      60_000,
     );
     await service.kill();
     assert.ok(!server.objects.has(keyOf(large)), 'nothing half');
@@ -275,7 +272,6 @@ describe('Recordings in a bucket', () => {
       await waitFor(
         () => proxy.struck > 0,
         () => `the upload to be under way: ${service.log()}`,
-        60_000,
       );
       assert.equal((await ask(`/recordings/${file.filename}`, { method: 'DELETE' })).status, 200);
       if (end === 'the service is killed') await service.kill();
@@ -284,14 +280,14 @@ describe('Recordings in a bucket', () => {
       proxy.break({ kind: 'none' });
       if (end.startsWith('the copy')) {
         const asked = (): boolean => noDeletes.times < NEVER_ENDS && server.objects.has(keyOf(file));
-        await waitFor(asked, 'a copy that cannot be removed', 60_000);
+        await waitFor(asked, 'a copy that cannot be removed');
         await service.kill();
         server.refusals = [];
       }
       if (service.process.signalCode !== null) service = await startService({ on: service, env, apiKey: ACME });
       const left = (): string[] => [...server.objects.keys()].filter((key) => key.includes(file.filename));
       const gone = (): boolean => left().length === 0 && !existsSync(onDisk(file));
-      await waitFor(gone, () => `nothing to be left when ${end}: ${left()}`, 60_000);
+      await waitFor(gone, () => `nothing to be left when ${end}: ${left()}`);
       await allUp();
       assert.deepEqual(left(), [], end);
       const list = await service.client.recordings(sandbox.sandboxId);
@@ -371,7 +367,6 @@ describe('With BERTH_S3_REDIRECT', () => {
       await waitFor(
         async () => (await archived()) !== undefined,
         () => `an upload: ${service.log()}`,
-        60_000,
       );
       const file = (await archived()) as Recording;
       const answer = await get(file.downloadUrl);

@@ -4,11 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Recording, Sandbox } from '../../src/client/client.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { probe } from './video.ts';
-
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 90_000 };
 
 let service: Service;
 let folder: string;
@@ -186,15 +183,11 @@ describe('The library of recordings', () => {
 /** Closed and looked into, newest first, once there are as many. */
 async function closedFiles(atLeast: number): Promise<Recording[]> {
   let found: Recording[] = [];
-  await waitFor(
-    async () => {
-      const all = await service.client.recordings(sandbox.sandboxId);
-      found = all.filter((file) => file.playable !== null);
-      return found.length >= atLeast && all.filter((file) => file.playable === null).length <= 1;
-    },
-    `${atLeast} closed files`,
-    60_000,
-  );
+  await waitFor(async () => {
+    const all = await service.client.recordings(sandbox.sandboxId);
+    found = all.filter((file) => file.playable !== null);
+    return found.length >= atLeast && all.filter((file) => file.playable === null).length <= 1;
+  }, `${atLeast} closed files`);
   return found;
 }
 

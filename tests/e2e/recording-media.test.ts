@@ -10,10 +10,9 @@ import type { BrowserContext } from 'playwright-core';
 import { exportMkv } from '../../src/recordings/export.ts';
 import { toMp4 } from '../../src/recordings/media.ts';
 import { closed, record } from '../unit/segments.ts';
+import { LIMIT } from './service.ts';
 import { playOnce, sendRange } from './video.ts';
 import { startViewer, undisturbed } from './viewer.ts';
-
-const LIMIT = { timeout: 120_000 };
 
 let folder: string;
 let player: BrowserContext;

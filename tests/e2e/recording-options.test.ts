@@ -5,10 +5,9 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CreateSandbox } from '../../src/client/client.ts';
-import { type Service, startService } from './service.ts';
+import { LIMIT, type Service, startService } from './service.ts';
 import { type Probe, probe } from './video.ts';
 
-const LIMIT = { timeout: 60_000 };
 const VIEWPORT = { width: 801, height: 601 };
 
 let folder: string;

@@ -8,13 +8,11 @@ import type { BrowserContext } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
 import type { Recording, Sandbox } from '../../src/client/client.ts';
 import { type Site, serveSite } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { openSocket } from './sockets.ts';
 import { isNear, type Played, pixels, playOnce, probe, type Rgb, sendRange } from './video.ts';
 import { startViewer, undisturbed } from './viewer.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 90_000 };
 const SCREEN = { width: 1280, height: 720 };
 const SEGMENT_SECONDS = 5;
 const RED: Rgb = [200, 30, 60];
@@ -156,7 +154,7 @@ describe('While two sandboxes are being recorded', () => {
     LIMIT,
     async () => {
       const ofThePage = async () => (await service.client.recordings(red.sandboxId)).filter(showsPage);
-      await waitFor(async () => (await ofThePage()).length >= 2, 'two segments of the page', 40_000);
+      await waitFor(async () => (await ofThePage()).length >= 2, 'two segments of the page');
       const files = await service.client.recordings(red.sandboxId);
       assert.deepEqual(
         files.map((file) => file.segment),

@@ -19,6 +19,11 @@ import {
   runningIn,
 } from './drivers.ts';
 
+/** For a case: far above what any takes, so that a hang fails the case and not the whole run. */
+export const LIMIT = { timeout: 180_000 };
+/** For a step of one: long enough for a machine that is busy with other tests. */
+const STEP_MS = 60_000;
+
 /** The program itself. */
 export const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
 
@@ -56,7 +61,7 @@ export interface ServiceOptions {
 /** Dead X sockets that were here before this file's first service; not ours to count. */
 let deadBefore: ReadonlySet<string> | undefined;
 
-/** Starts a service and waits, at most 30 s, until it serves. */
+/** Starts a service and waits until it serves. */
 export async function startService(options: ServiceOptions = {}): Promise<Service> {
   const base = options.on ? undefined : mkdtempSync(join(options.base ?? tmpdir(), 'bt-'));
   // The users of the sandboxes have to get through to their own folders.
@@ -81,7 +86,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   child.stdout.on('data', (chunk) => (log += chunk));
   child.stderr.on('data', (chunk) => (log += chunk));
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const deadline = Date.now() + 30_000;
+  const deadline = Date.now() + STEP_MS;
   let url: string | undefined;
   while (!url) {
     url = /"url":"([^"]+)"/.exec(log)?.[1];
@@ -94,7 +99,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   }
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) child.kill(signal);
-    await Promise.race([exited, sleep(40_000, undefined, { ref: false })]);
+    await Promise.race([exited, sleep(STEP_MS, undefined, { ref: false })]);
   };
   const service: Service = {
     url,
@@ -156,7 +161,6 @@ export async function assertNothingLeft(service: Service): Promise<void> {
       return left.length === 0;
     },
     () => `nothing to be left, but there is: ${left.join('; ')}`,
-    5000,
   );
 }
 
@@ -164,7 +168,7 @@ export async function assertNothingLeft(service: Service): Promise<void> {
 export async function waitFor(
   condition: () => boolean | Promise<boolean>,
   what: string | (() => string),
-  limitMs = 20_000,
+  limitMs = STEP_MS,
 ): Promise<void> {
   const deadline = Date.now() + limitMs;
   while (!(await condition())) {

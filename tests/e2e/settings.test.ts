@@ -20,11 +20,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { LocalDriver } from '../../src/drivers/local.ts';
 import { environmentOf, pidsBelow, processesOf } from './drivers.ts';
-import { assertNothingLeft, type Service, startService, waitFor } from './service.ts';
+import { assertNothingLeft, LIMIT, type Service, startService, waitFor } from './service.ts';
 
 const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
-/** A start that is refused takes a fraction of this. */
-const HANG_GUARD_MS = 30_000;
 const KEY = 'k0-3f9c1be27a5d4e60';
 const S3_SECRET = 's3-8d41b6f07c2e';
 
@@ -57,7 +55,7 @@ async function refusal(env: Readonly<Record<string, string>>, base = temporaryFo
       ...env,
     },
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: HANG_GUARD_MS,
+    timeout: LIMIT.timeout,
     killSignal: 'SIGKILL',
   });
   let stdout = '';
@@ -313,7 +311,7 @@ function strayKeymaps(): string[] {
     });
 }
 
-describe('a service with room for one sandbox', { timeout: 4 * HANG_GUARD_MS }, () => {
+describe('a service with room for one sandbox', { timeout: 3 * LIMIT.timeout }, () => {
   let service: Service;
   before(async () => {
     service = await startService({ env: { BERTH_MAX_SANDBOXES: '1' } });

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { promisify } from 'node:util';
 import type { BrowserContext } from 'playwright-core';
+import { LIMIT } from './service.ts';
 
 const run = promisify(execFile);
 
@@ -39,7 +40,7 @@ export async function probe(file: string): Promise<Probe> {
     file,
   ];
   // A file that was begun a moment ago may have no frame yet, which ffprobe takes for an error.
-  const { stdout, stderr } = await run('ffprobe', args, { timeout: 30_000 }).catch(
+  const { stdout, stderr } = await run('ffprobe', args, { ...LIMIT }).catch(
     (err: Error & { stdout?: string; stderr?: string }) => ({
       stdout: err.stdout || '{}',
       stderr: err.stderr || err.message,
@@ -69,7 +70,7 @@ export async function pixels(
 ): Promise<Rgb[]> {
   const crop = `crop=${part.width}:${part.height}:${part.x}:${part.y}`;
   const args = ['-v', 'error', '-i', file, '-vf', crop, '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-'];
-  const { stdout } = await run('ffmpeg', args, { timeout: 30_000, encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 });
+  const { stdout } = await run('ffmpeg', args, { ...LIMIT, encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 });
   const found: Rgb[] = [];
   for (let i = 0; i + 2 < stdout.length; i += 3)
     found.push([stdout[i] as number, stdout[i + 1] as number, stdout[i + 2] as number]);
@@ -118,7 +119,7 @@ export async function playOnce(
           video.addEventListener('error', () =>
             reject(new Error(`video error ${video.error?.code}: ${video.error?.message}`)),
           );
-          setTimeout(() => reject(new Error(`the video got no further than readyState ${video.readyState}`)), 20_000);
+          setTimeout(() => reject(new Error(`the video got no further than readyState ${video.readyState}`)), 60_000);
         });
         const event = (name: string): Promise<unknown> =>
           new Promise((resolve) => video.addEventListener(name, resolve));

@@ -1,4 +1,5 @@
 import { type BrowserContext, chromium, type Request } from 'playwright-core';
+import { LIMIT } from './service.ts';
 
 /** The machine's own Chromium without a screen; as root it cannot use its sandbox. */
 export function startViewer(
@@ -8,6 +9,7 @@ export function startViewer(
   return chromium.launchPersistentContext(profile, {
     executablePath: '/usr/bin/chromium',
     headless: true,
+    ...LIMIT,
     ...(viewport ? { viewport } : {}),
     args: [
       ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),

@@ -9,11 +9,9 @@ import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
 import { type Site, serveSite } from './drivers.ts';
-import { type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { startViewer, undisturbed } from './viewer.ts';
 
-/** Far above what any case takes, so that a hang fails the case and not the whole run. */
-const LIMIT = { timeout: 60_000 };
 /** The repository: this file runs as dist/tests/e2e/vnc.test.js. */
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const NOVNC = join(dirname(fileURLToPath(import.meta.resolve('@novnc/novnc'))), '..');
@@ -131,7 +129,7 @@ describe('The stock noVNC page', () => {
     screen = await viewer.newPage();
     await undisturbed(viewer, async () => {
       await screen.goto(`${site.here}/novnc.html?url=${encodeURIComponent(box.vncUrl as string)}`);
-      await waitFor(async () => (await screen.title()) === 'connected', 'noVNC to connect', 10_000);
+      await waitFor(async () => (await screen.title()) === 'connected', 'noVNC to connect');
     });
   }, LIMIT);
 
@@ -376,7 +374,6 @@ async function assertWithinScreen(bounds: () => Promise<Bounds>): Promise<void> 
       return inside && width > 0 && height > 0;
     },
     () => `the window to lie on the screen; its bounds are ${JSON.stringify(last)}`,
-    10_000,
   );
 }
 

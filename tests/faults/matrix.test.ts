@@ -7,13 +7,10 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Recording, Sandbox } from '../../src/client/client.ts';
 import { DRIVER, type Part, signalPart } from '../e2e/drivers.ts';
-import { type Service, startService, waitFor } from '../e2e/service.ts';
+import { LIMIT, type Service, startService, waitFor } from '../e2e/service.ts';
 import { openSocket, Raw } from '../e2e/sockets.ts';
 import { probe } from '../e2e/video.ts';
 import type { Row } from './row.ts';
-
-/** Far above what any row takes, so that a hang fails the row and not the whole run. */
-const LIMIT = { timeout: 150_000 };
 
 /** What is to be seen after a fault. A close is `code reason`; `stays` means that the connection works on. */
 interface Expected {
@@ -122,7 +119,7 @@ async function strike(fault: string, hit: (sandbox: Sandbox) => Promise<unknown>
   ]);
   const seconds = Math.round((performance.now() - since) / 100) / 10;
   const { until } = expected;
-  if (until) await waitFor(async () => until(await service.client.get(id)), `${fault} to take effect`, 60_000);
+  if (until) await waitFor(async () => until(await service.client.get(id)), `${fault} to take effect`);
   const state = await stateOf(service, id);
   assert.match(state, expected.state);
   if (expected.client === 'stays') {
@@ -158,7 +155,7 @@ describe('a part of a sandbox', { concurrency: 3 }, () => {
     const { sandboxId } = await service.client.create({ recording: 'always' });
     await sleep(1500);
     await signalPart(service, sandboxId, 'ffmpeg', 'SIGSTOP');
-    await waitFor(async () => (await service.client.recordings(sandboxId)).length === 2, 'a second file', 30_000);
+    await waitFor(async () => (await service.client.recordings(sandboxId)).length === 2, 'a second file');
     await service.client.delete(sandboxId);
     await assertPlayable(service, sandboxId);
   });

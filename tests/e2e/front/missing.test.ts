@@ -5,10 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { withService } from '../service.ts';
+import { LIMIT, withService } from '../service.ts';
 import { withRaw } from '../sockets.ts';
 
-const LIMIT = { timeout: 60_000 };
 const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
 const PACKAGE = 'uWebSockets.js';
 
