@@ -4,22 +4,21 @@ import { appendFileSync, chmodSync, closeSync, mkdtempSync, openSync, readFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { envWithBrowser, signalPart } from './drivers.ts';
 import { assertNothingLeft, LIMIT, SERVER, type Service, waitFor, withService } from './service.ts';
 import { Raw } from './sockets.ts';
-import { probe } from './video.ts';
+import { onTape, probe } from './video.ts';
 
 describe('a sandbox that never gets READY', () => {
   it('fails at its deadline with the last words of what hangs, and nothing of it stays', LIMIT, async () => {
     const env = { ...(await envWithBrowser('echo "still looking for my keys" >&2; exec sleep 600')) };
-    await withService({ env: { ...env, BERTH_START_TIMEOUT_SECONDS: '5' } }, async (service) => {
+    await withService({ env: { ...env, BERTH_START_TIMEOUT_SECONDS: '15' } }, async (service) => {
       const since = performance.now();
       await assert.rejects(
         service.client.create({ sandboxId: 'late', recording: 'always' }),
         /Chromium did not get ready in time: still looking for my keys/,
       );
-      assert.ok(performance.now() - since >= 4900, 'not before its deadline');
+      assert.ok(performance.now() - since >= 14_900, 'not before its deadline');
       await assertNothingLeft(service);
       const { status, endedReason } = await service.client.get('late');
       assert.equal(status, 'FAILED');
@@ -105,7 +104,7 @@ describe('a full disk', { skip }, () => {
       await onSmallDisk(async (service, filler) => {
         const { sandboxId, cdpUrl } = await service.client.create({ recording: 'always' });
         const recorder = async () => (await service.client.get(sandboxId)).recording;
-        await sleep(2000);
+        await onTape(service, sandboxId);
         const { sessionId } = await recorder();
         fill(filler);
         await waitFor(async () => (await recorder()).state === 'paused', 'the recorder to pause');
@@ -119,7 +118,7 @@ describe('a full disk', { skip }, () => {
         rmSync(filler);
         await waitFor(async () => (await recorder()).state === 'recording', 'the recorder to go on');
         assert.equal((await recorder()).sessionId, sessionId, 'as the same recording');
-        await sleep(1000);
+        await onTape(service, sandboxId);
         await service.client.delete(sandboxId);
         const recordings = await service.client.recordings(sandboxId);
         for (const { filename, size } of recordings) {
@@ -153,13 +152,13 @@ describe('a full disk', { skip }, () => {
       assert.throws(() => appendFileSync(join(disk, 'filler'), Buffer.alloc(1024 * 1024)), /ENOSPC/);
       // More than what was left of the log's last block.
       for (let i = 0; i < 50; i++) {
-        const answer = await fetch(`${service}/sandboxes`, { signal: AbortSignal.timeout(10_000) });
+        const answer = await fetch(`${service}/sandboxes`, { signal: AbortSignal.timeout(LIMIT.timeout) });
         assert.equal(answer.status, 200);
         await answer.body?.cancel();
       }
       rmSync(join(disk, 'filler'));
       const before = readFileSync(log).length;
-      await fetch(`${service}/sandboxes`, { signal: AbortSignal.timeout(10_000) });
+      await fetch(`${service}/sandboxes`, { signal: AbortSignal.timeout(LIMIT.timeout) });
       await waitFor(() => readFileSync(log).length > before, 'the log to go on');
     } finally {
       child.kill('SIGTERM');

@@ -10,7 +10,7 @@ import type { Recording, Sandbox } from '../../src/client/client.ts';
 import { type Site, serveSite } from './drivers.ts';
 import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { openSocket } from './sockets.ts';
-import { isNear, type Played, pixels, playOnce, probe, type Rgb, sendRange } from './video.ts';
+import { isNear, onTape, type Played, pixels, playOnce, probe, type Rgb, sendRange } from './video.ts';
 import { startViewer, undisturbed } from './viewer.ts';
 
 const SCREEN = { width: 1280, height: 720 };
@@ -84,7 +84,7 @@ describe('Starting and stopping the recorder', () => {
           segment: 0,
         });
       }
-      await waitForFrames(blue, 10);
+      await onTape(service, blue.sandboxId, 10);
       for (let i = 0; i < 2; i += 1) {
         assert.deepEqual((await switchRecorder(blue, 'stop')).recording, { mode: 'manual', state: 'off' });
         const files = await service.client.recordings(blue.sandboxId);
@@ -414,14 +414,6 @@ async function assertGrowing(sandbox: Sandbox, sessionId: string, before: readon
     return file !== undefined;
   }, 'the first bytes of a recording');
   assert.deepEqual({ sessionId: file?.sessionId, status: file?.status }, { sessionId, status: 'recording' });
-}
-
-/** The file that is being written has this many frames. */
-async function waitForFrames(sandbox: Sandbox, frames: number): Promise<void> {
-  await waitFor(async () => {
-    const newest = (await service.client.recordings(sandbox.sandboxId))[0];
-    return newest !== undefined && newest.size > 0 && (await probe(await download(newest))).frames >= frames;
-  }, `${frames} frames`);
 }
 
 async function list(

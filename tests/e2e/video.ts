@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { BrowserContext } from 'playwright-core';
-import { LIMIT } from './service.ts';
+import { LIMIT, type Service, waitFor } from './service.ts';
 
 const run = promisify(execFile);
 
@@ -61,6 +62,15 @@ export async function probe(file: string): Promise<Probe> {
     duration: Number(format.duration ?? 0),
     errors: stderr.trim(),
   };
+}
+
+/** Waits until the file that is being written of a sandbox has so many frames: on a busy machine they come late. */
+export async function onTape(service: Service, id: string, frames = 5): Promise<void> {
+  await waitFor(async () => {
+    const [newest] = await service.client.recordings(id);
+    if (newest?.status !== 'recording' || newest.size === 0) return false;
+    return (await probe(join(service.dataDir, 'recordings', id, newest.filename))).frames >= frames;
+  }, `${frames} frames of ${id} on tape`);
 }
 
 /** Every pixel of this part of the screen, frame after frame. */
