@@ -11,6 +11,7 @@ import { DEFAULTS } from '../../src/core/sandbox.ts';
 import { writeClaim } from '../../src/drivers/claims.ts';
 import { type Site, serveSite, signalPart } from './drivers.ts';
 import { assertNothingLeft, LIMIT, type Service, startService, waitFor } from './service.ts';
+import { onTape } from './video.ts';
 
 const KEYS = { a: 'key-of-tenant-a-1', b: 'key-of-tenant-b-1', admin: 'key-of-an-admin-1' } as const;
 const WITH_KEYS = { BERTH_API_KEYS: `a:${KEYS.a},b:${KEYS.b},ops:${KEYS.admin}:admin` };
@@ -34,8 +35,10 @@ async function filled(service: Service, size: number): Promise<void> {
   await waitFor(ready, `${size} in the pool`);
 }
 
+type Fate = 'READY' | 'claimed' | 'took over';
+
 /** Ids that pooled sandboxes were started with, as the log tells, and what became of them. */
-function handles(service: Service, what: 'READY' | 'claimed' | 'took over'): string[] {
+function handles(service: Service, what: Fate): string[] {
   const message = { READY: 'a pooled sandbox is READY', claimed: 'claimed a', 'took over': 'took over a' }[what];
   return service
     .log()
@@ -44,17 +47,23 @@ function handles(service: Service, what: 'READY' | 'claimed' | 'took over'): str
     .map((line) => (JSON.parse(line) as { handle: string }).handle);
 }
 
+/** The log comes through a pipe: once it tells of so many. */
+async function logged(service: Service, what: Fate, count: number): Promise<string[]> {
+  await waitFor(() => handles(service, what).length >= count, `the log to tell of ${count} ${what}`);
+  return handles(service, what);
+}
+
+const warmClaims = (service: Service): Promise<number> =>
+  metric(service, 'berth_pool_claims_total{template="default",outcome="warm"}');
+
 /** Creates one and says whether it was there before. */
 async function create(
   service: Service,
   input: Parameters<BerthClient['create']>[0] = {},
 ): Promise<{ sandbox: Sandbox; warm: boolean }> {
-  const before = await metric(service, 'berth_pool_claims_total{template="default",outcome="warm"}');
+  const before = await warmClaims(service);
   const sandbox = await service.client.create(input);
-  return {
-    sandbox,
-    warm: (await metric(service, 'berth_pool_claims_total{template="default",outcome="warm"}')) > before,
-  };
+  return { sandbox, warm: (await warmClaims(service)) > before };
 }
 
 describe('A sandbox from the pool', () => {
@@ -78,7 +87,7 @@ describe('A sandbox from the pool', () => {
   }, LIMIT);
 
   it('is nobody’s and cannot be seen before', async () => {
-    const pooled = handles(service, 'READY');
+    const pooled = await logged(service, 'READY', 2);
     assert.equal(pooled.length, 2);
     for (const key of Object.values(KEYS)) {
       const client = new BerthClient(service.url, key);
@@ -130,12 +139,13 @@ describe('A sandbox from the pool', () => {
 
   it('strikes by the clocks that were asked for', async () => {
     await filled(service, 2);
+    const before = await warmClaims(service);
     const [connect, idle] = await Promise.all([
       service.client.create({ connectTimeoutSeconds: 1 }),
       service.client.create({ maxLifetimeSeconds: 2 }),
     ]);
     assert.notEqual(connect.sandboxId, idle.sandboxId);
-    const [first, second] = handles(service, 'claimed').slice(-2);
+    const [first, second] = (await logged(service, 'claimed', before + 2)).slice(before);
     assert.notEqual(first, second, 'two at once are two');
     for (const [{ sandboxId }, reason] of [[connect, 'connect_timeout'] as const, [idle, 'max_lifetime'] as const]) {
       await waitFor(async () => (await service.client.get(sandboxId)).endedAt !== undefined, reason);
@@ -153,7 +163,7 @@ describe('A sandbox from the pool', () => {
     await page.goto(`${site.url}/file`).catch(() => {}); // a download ends a navigation
     await waitFor(async () => (await service.client.downloads('mine')).some((file) => file.complete), 'the file');
     await browser.disconnect();
-    await sleep(1000);
+    await onTape(service, 'mine');
     await service.client.delete('mine');
     assert.deepEqual(
       (await service.client.downloads('mine')).map(({ name, size }) => ({ name, size })),
@@ -169,7 +179,7 @@ describe('A sandbox from the pool', () => {
     const again = await service.client.create({ sandboxId: 'mine', recording: 'always' });
     assert.equal(again.status, 'READY');
     assert.deepEqual(await service.client.downloads('mine'), [], 'downloads are the new one’s');
-    await sleep(1000);
+    await onTape(service, 'mine');
     await service.client.delete('mine');
     assert.equal((await service.client.recordings('mine')).length, 2);
   });
@@ -187,17 +197,18 @@ describe('A sandbox from the pool', () => {
     await filled(service, 2);
     const params = { header: { 'Idempotency-Key': 'once' } };
     const post = () => service.client.http.POST('/sandboxes', { body: {}, params });
+    const before = await warmClaims(service);
     const answers = await Promise.all([post(), post()]);
     const [one, other] = answers.map((answer) => answer.data?.data.sandboxId);
     assert.ok(one);
     assert.equal(one, other);
-    assert.equal(await metric(service, 'berth_pool_ready{template="default"}'), 1, 'one was taken');
+    assert.equal(await warmClaims(service), before + 1, 'one was taken');
     await service.client.delete(one);
   });
 
   it('is never one that died or hangs', async () => {
     await filled(service, 2);
-    const taken = handles(service, 'claimed');
+    const taken = await logged(service, 'claimed', await warmClaims(service));
     // The newest: of older ones that nobody claimed some have been given up.
     const [dead, stuck] = handles(service, 'READY')
       .filter((id) => !taken.includes(id))
@@ -252,7 +263,7 @@ describe('The pool of a service', () => {
     await restarted({}, async (first, second, claimed) => {
       await filled(second, 2);
       const ready = handles(first, 'READY').filter((id) => !handles(first, 'claimed').includes(id));
-      assert.deepEqual(handles(second, 'took over').sort(), ready.sort());
+      assert.deepEqual((await logged(second, 'took over', 2)).sort(), ready.sort());
       const found = await second.client.get(claimed.sandboxId);
       assert.equal(found.status, 'READY');
       assert.deepEqual([found.createdAt, found.metadata], [claimed.createdAt, { k: 'v' }]);
