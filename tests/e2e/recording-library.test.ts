@@ -31,8 +31,11 @@ after(async () => {
 describe('The library of recordings', () => {
   it('knows what is in each closed file, and of the growing one how far it is', LIMIT, async () => {
     await closedFiles(2);
-    const files = await service.client.recordings(sandbox.sandboxId);
-    const growing = files.filter((file) => file.status === 'recording');
+    let growing: Recording[] = [];
+    await waitFor(async () => {
+      growing = (await service.client.recordings(sandbox.sandboxId)).filter((file) => file.status === 'recording');
+      return growing.length > 0; // in the moment between two segments there is none
+    }, 'a segment that grows');
     assert.equal(growing.length, 1);
     assert.deepEqual([growing[0]?.durationSeconds, growing[0]?.playable, growing[0]?.endedAt], [null, null, null]);
     for (const file of await closedFiles(2)) {
