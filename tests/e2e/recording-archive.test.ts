@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync,
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import type { Recording, Sandbox } from '../../src/client/client.ts';
 import { FaultProxy } from '../contract/fault-proxy.ts';
 import { startS3rver } from '../contract/s3.ts';
@@ -114,12 +115,19 @@ describe('Recordings in a bucket', () => {
 
   /** What the bucket has is what it ought to have: each with its description, and nothing of others. */
   async function assertBucket(): Promise<void> {
-    const files = await service.client.recordings(sandbox.sandboxId);
-    const archived = files.filter((file) => file.storage === 'archive').map(keyOf);
-    const keys = [...server.objects.keys()].filter((key) => !key.endsWith('.json'));
-    assert.deepEqual(keys.sort(), archived.sort());
-    for (const file of files.filter((one) => one.storage === 'archive'))
-      assert.equal(server.objects.get(keyOf(file))?.body.length, file.size);
+    const keys = () => [...server.objects.keys()].filter((key) => !key.endsWith('.json')).sort();
+    let archived: Recording[] = [];
+    const ought = () => archived.map(keyOf).sort();
+    // Between the two looks, or between upload and list, there may be one more.
+    await waitFor(
+      async () => {
+        const files = await service.client.recordings(sandbox.sandboxId);
+        archived = files.filter((file) => file.storage === 'archive');
+        return isDeepStrictEqual(keys(), ought());
+      },
+      () => `the bucket to have ${ought()}; it has ${keys()}`,
+    );
+    for (const file of archived) assert.equal(server.objects.get(keyOf(file))?.body.length, file.size);
   }
 
   /** Kills the service; what happens before the next one starts is up to the caller. */
