@@ -13,13 +13,11 @@ import { scan } from '../../src/recordings/scan.ts';
 import { docker } from '../contract/engine.ts';
 import { containerOf, DRIVER, signalPart } from '../e2e/drivers.ts';
 import { type Service, startService, waitFor } from '../e2e/service.ts';
-import { probe } from '../e2e/video.ts';
+import { onTape, probe } from '../e2e/video.ts';
 
 const KILLS = Number(process.env.BERTH_KILLS ?? 8);
 const SEED = Number(process.env.BERTH_SEED ?? Date.now() % 100_000);
-/** What is promised is a second; on a machine that is busy with other tests, frames come late. */
-const LOST_LIMIT = 2.5;
-const LIMIT = { timeout: 60_000 + KILLS * 20_000 };
+const LIMIT = { timeout: 60_000 + KILLS * 60_000 };
 const VICTIMS = ['ffmpeg', 'runtime', 'service', ...(DRIVER === 'docker' ? (['container'] as const) : [])] as const;
 
 let service: Service;
@@ -71,6 +69,8 @@ async function played(file: Recording): Promise<number> {
     close: async () => {},
   });
   assert.equal(frames, facts.frames, 'a decoder finds what we find');
+  // What is promised is a second, in frames: ffmpeg holds a cluster back until it ends, of half of that.
+  assert.ok(facts.frames <= 6 * facts.clusters, `${facts.frames} frames in ${facts.clusters} clusters`);
   return facts.durationMs;
 }
 
@@ -87,16 +87,18 @@ describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
       const victim = VICTIMS[round % VICTIMS.length] as (typeof VICTIMS)[number];
       const sandbox = await service.client.create({ recording: 'always', recordingSegmentSeconds: 5 });
       const id = sandbox.sandboxId;
-      await sleep(1000 + random() * 5000);
+      // What is on tape can be read: nothing is kept back until a segment ends.
+      await onTape(service, id, 10);
+      await sleep(random() * 5000);
       const newest = async (): Promise<Recording> => (await service.client.recordings(id))[0] ?? assert.fail('none');
       const last = await newest();
+      const read = await endOf([last]);
       const at = Date.now();
       await kill(victim, sandbox);
       if (victim === 'service') {
         // Nothing happened to the recorder: what was on screen meanwhile is there, too.
-        await sleep(1500);
-        const end = await endOf(await service.client.recordings(id));
-        assert.ok(end > at, `the recording ends ${at - end} ms before the kill`);
+        const end = async () => endOf(await service.client.recordings(id));
+        await waitFor(async () => (await end()) > at, 'what was recorded since');
       } else {
         const ended = async (): Promise<Recording | undefined> => {
           const files = await service.client.recordings(id);
@@ -110,7 +112,9 @@ describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
         assert.match(file.reason ?? '', reasons, victim);
         // What the next ffmpeg writes comes after it.
         const before = (await service.client.recordings(id)).filter(({ filename }) => filename <= file.filename);
-        lost.push((at - (await endOf(before))) / 1000);
+        const end = await endOf(before);
+        assert.ok(end >= read, `${read - end} ms that could be read are gone: ${victim}`);
+        lost.push((at - end) / 1000);
         if (victim === 'ffmpeg') {
           const next = async () => Number((await service.client.get(id)).recording.segment);
           await waitFor(async () => (await next()) > file.segment, 'the next segment');
@@ -123,6 +127,5 @@ describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
     const sorted = lost.sort((a, b) => a - b);
     const shown = `lost: median ${sorted[Math.floor(sorted.length / 2)]?.toFixed(2)} s, most ${sorted.at(-1)?.toFixed(2)} s`;
     test.diagnostic(shown);
-    assert.ok((sorted.at(-1) ?? 0) < LOST_LIMIT, shown);
   });
 });
