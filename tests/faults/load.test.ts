@@ -47,7 +47,7 @@ describe('a service that has no file descriptor left', () => {
       let refused = 0;
       await Promise.all(
         Array.from({ length: 60 }, () =>
-          openSocket(cdpUrl ?? '', [], { handshakeTimeout: 5000 }).then(
+          openSocket(cdpUrl ?? '', [], { handshakeTimeout: 10_000 }).then(
             (socket) => void opened.push(socket),
             () => void refused++,
           ),
@@ -58,7 +58,7 @@ describe('a service that has no file descriptor left', () => {
       for (const socket of opened) socket.terminate();
       limitOf(normal);
       await waitFor(async () => {
-        const answer = await fetch(`${service.url}/health`, { signal: AbortSignal.timeout(2000) }).catch(
+        const answer = await fetch(`${service.url}/health`, { signal: AbortSignal.timeout(10_000) }).catch(
           () => undefined,
         );
         return answer?.status === 200;
@@ -86,7 +86,7 @@ function footprint(service: Service): { fds: number; rssMb: number; temporary: s
 }
 
 describe(`${SOAK} short sandboxes one after the other and ${SOAK} more, ten at a time`, () => {
-  it('leave the service as it was', { timeout: 120_000 + SOAK * 6000 }, async () => {
+  it('leave the service as it was', { timeout: 180_000 + SOAK * 12_000 }, async () => {
     await withService({ env: { BERTH_MAX_STARTS: '10' } }, async (service) => {
       const one = async (): Promise<void> => {
         const { sandboxId, cdpUrl, vncUrl } = await service.client.create({ recording: 'always' });
@@ -108,7 +108,12 @@ describe(`${SOAK} short sandboxes one after the other and ${SOAK} more, ten at a
       await assertNothingLeft(service);
       await waitFor(() => footprint(service).fds <= before.fds + 5, `no more than ${before.fds} descriptors`);
       const now = footprint(service);
-      assert.deepEqual(now.temporary, before.temporary);
+      // Each X server of this machine has a keymap there for a moment at its start, those of other tests too.
+      const added = () => footprint(service).temporary.filter((name) => !before.temporary.includes(name));
+      await waitFor(
+        () => added().length === 0,
+        () => `nothing temporary to be left, but there is ${added()}`,
+      );
       // V8 keeps what it once needed; what is still used after a collection grows by some 10 KB a sandbox, its history.
       assert.ok(
         now.rssMb < before.rssMb + 100,
