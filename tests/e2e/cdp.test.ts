@@ -314,28 +314,19 @@ describe('The end of a connection', () => {
     assert.match(body.message, /deleted/);
   });
 
-  it(
-    'Killing Chromium closes its clients with 1011 within 5 s, and a new browser takes its place.',
-    LIMIT,
-    async () => {
-      const mine = await service.client.create();
-      const raw = await Raw.open(cdp(mine));
-      const killedAt = performance.now();
-      await signalPart(service, mine.sandboxId, 'chromium');
-      const { code, reason } = await raw.closed;
-      const took = performance.now() - killedAt;
-      assert.equal(code, 1011, `closed with ${code} "${reason}"`);
-      assert.notEqual(reason, '');
-      assert.ok(took < 5000, `closed after ${Math.round(took)} ms`);
-      await waitFor(
-        async () => (await service.client.get(mine.sandboxId)).browserRestarts === 1,
-        'the restart to count',
-      );
-      await assertBrowses(mine, '/after-the-kill');
-      assert.equal((await service.client.get(mine.sandboxId)).status, 'READY');
-      await service.client.delete(mine.sandboxId);
-    },
-  );
+  it('Killing Chromium closes its clients with 1011 at once, and a new browser takes its place.', LIMIT, async () => {
+    const mine = await service.client.create();
+    const raw = await Raw.open(cdp(mine));
+    await signalPart(service, mine.sandboxId, 'chromium');
+    const { code, reason } = await raw.closed;
+    // Whoever waits until it does not answer has another reason to give.
+    assert.equal(code, 1011, `closed with ${code} "${reason}"`);
+    assert.match(reason, /^the browser has gone/);
+    await waitFor(async () => (await service.client.get(mine.sandboxId)).browserRestarts === 1, 'the restart to count');
+    await assertBrowses(mine, '/after-the-kill');
+    assert.equal((await service.client.get(mine.sandboxId)).status, 'READY');
+    await service.client.delete(mine.sandboxId);
+  });
 
   it('A client that comes back at once after a crash waits for the new browser.', LIMIT, async () => {
     const mine = await service.client.create();
