@@ -8,7 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import { chromium, type Browser as PlaywrightBrowser } from 'playwright-core';
 import puppeteer, { type Page, type Browser as PuppeteerBrowser } from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
-import { type Site, serveSite, signalPart } from './drivers.ts';
+import { goesFirst, type Site, serveSite, signalPart } from './drivers.ts';
 import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { nextMessage, openSocket, Raw, refusal, withRaw } from './sockets.ts';
 
@@ -260,6 +260,9 @@ describe('Several clients on one sandbox', () => {
 });
 
 describe('Large messages', () => {
+  // While it writes one, Chromium does nothing else, and after 10 s it is taken for hung.
+  before(() => goesFirst(service, box.sandboxId));
+
   it('A reply of 110 MiB arrives byte by byte as the page made it.', LIMIT, async () => {
     await withPuppeteer(cdp(box), async (browser) => {
       const page = await openSecurePage(browser);

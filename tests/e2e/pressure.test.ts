@@ -6,7 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
-import { type Site, serveSite, signalPart } from './drivers.ts';
+import { goesFirst, type Site, serveSite, signalPart } from './drivers.ts';
 import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { openSocket, type Raw, withRaw } from './sockets.ts';
 
@@ -43,11 +43,12 @@ describe('A side that stops reading', () => {
       const socket = await openSocket(box.cdpUrl as string);
       const closed = closeOf(socket);
       const sessionId = await attach(socket, 'about:blank');
-      await whileOthersWork(48 * MIB, async () => {
+      await whileOthersWork(48 * MIB, async (trips) => {
         socket.pause();
         const params = { expression: `'x'.repeat(${8 * MIB})`, returnByValue: true };
         for (let id = 100; id < 125; id++)
           socket.send(JSON.stringify({ id, method: 'Runtime.evaluate', params, sessionId }));
+        await trips(3);
         await waitFor(
           async () => (await service.client.get(box.sandboxId)).clients === 0,
           'the service to give the client up',
@@ -64,22 +65,34 @@ describe('A side that stops reading', () => {
     'A browser that takes nothing gets at most 128 MiB ahead; then its client is closed with a reason.',
     LIMIT,
     async () => {
-      const victim = await service.client.create();
-      const socket = await openSocket(victim.cdpUrl as string, [], UNMASKED);
-      const closed = closeOf(socket);
-      await signalPart(service, victim.sandboxId, 'chromium', 'SIGSTOP');
-      // The queue, and as much again for what is on its way into it.
-      await whileOthersWork(256 * MIB, async () => {
-        const message = Buffer.alloc(4 * MIB, ' ');
-        for (let i = 0; i < 64 && socket.readyState === socket.OPEN; i++) {
-          await new Promise((resolve) => socket.send(message, { binary: false }, resolve));
-        }
-        assert.deepEqual(await closed, { code: 1008, reason: 'the browser does not read what is sent to it' });
-      });
-      await service.client.delete(victim.sandboxId);
+      let close = await flooded();
+      for (let again = 2; again > 0 && TOO_BUSY.test(close.reason); again--) close = await flooded();
+      assert.deepEqual(close, { code: 1008, reason: 'the browser does not read what is sent to it' });
     },
   );
 });
+
+/** Sends a browser that is frozen as much as it can; how that ends. */
+async function flooded(): Promise<{ code: number; reason: string }> {
+  const victim = await service.client.create();
+  const socket = await openSocket(victim.cdpUrl as string, [], UNMASKED);
+  const closed = closeOf(socket);
+  await signalPart(service, victim.sandboxId, 'chromium', 'SIGSTOP');
+  // The queue, and as much again for what is on its way into it.
+  await whileOthersWork(256 * MIB, async (trips) => {
+    const message = Buffer.alloc(4 * MIB, ' ');
+    for (let i = 0; i < 64 && socket.readyState === socket.OPEN; i++) {
+      await new Promise((resolve) => socket.send(message, { binary: false }, resolve));
+      if (i === 16) await trips(3);
+    }
+    await closed;
+  });
+  await service.client.delete(victim.sandboxId);
+  return closed;
+}
+
+/** Why a browser is started again that has done nothing else for 10 s; on a busy machine that is not its fault. */
+const TOO_BUSY = /the browser did not answer for 10 s/;
 
 describe('One message', () => {
   it('of 256 MB from the browser arrives byte by byte.', LIMIT, async () => {
@@ -94,20 +107,9 @@ describe('One message', () => {
   });
 
   it('of 100 MB to the browser arrives byte by byte.', LIMIT, async () => {
-    const socket = await openSocket(box.cdpUrl as string, [], UNMASKED);
-    const sessionId = await attach(socket, `${site.url}/`);
     const text = randomText(100_000_000);
-    const head = `{"id":1,"sessionId":"${sessionId}","method":"Runtime.evaluate","params":{"expression":"(${DIGEST})('`;
-    const message = Buffer.concat([
-      Buffer.from(head),
-      text,
-      Buffer.from(`')","awaitPromise":true,"returnByValue":true}}`),
-    ]);
-    const answer = answerTo(socket, 1);
-    socket.send(message, { binary: false });
-    const { result } = JSON.parse((await answer).toString()).result;
-    assert.equal(result.value, createHash('sha256').update(text).digest('hex'));
-    socket.terminate();
+    const answer = await unlessTooBusy((socket) => digestInPage(socket, text));
+    assert.equal(answer, createHash('sha256').update(text).digest('hex'));
   });
 
   it(
@@ -126,29 +128,40 @@ describe('One message', () => {
 });
 
 /**
- * Chromium does nothing else while it writes a message of this size. On a machine with much else to do that may be more than the
- * 10 s after which it is taken for hung and started again; then once more, twice at most.
+ * Chromium does nothing else while it reads or writes a message of this size. On a machine with much else to do that may be
+ * more than the 10 s after which it is taken for hung and started again. So it goes first there, if we are allowed to say so, and
+ * gets another try, twice at most, in a sandbox of its own: one whose browser was started again three times is given up.
  */
 async function unlessTooBusy<T>(use: (socket: WebSocket) => Promise<T>, again = 2): Promise<T> {
-  const socket = await openSocket(box.cdpUrl as string);
+  const own = await service.client.create();
+  await goesFirst(service, own.sandboxId);
+  const socket = await openSocket(own.cdpUrl as string, [], UNMASKED);
   try {
     return await use(socket);
   } catch (err) {
-    if (again === 0 || !/the browser did not answer for 10 s/.test(String(err))) throw err;
-    return await unlessTooBusy(use, again - 1);
+    if (again === 0 || !TOO_BUSY.test(String(err))) throw err;
   } finally {
     socket.terminate();
+    await service.client.delete(own.sandboxId);
   }
+  return unlessTooBusy(use, again - 1);
 }
 
 /**
  * Does something while another sandbox's client goes on with its round trips, and the service's memory is looked at: it
- * may grow by so many bytes.
+ * may grow by so many bytes. What is done may ask for some of those round trips before it goes on.
  */
-async function whileOthersWork(mostBytes: number, use: () => Promise<void>): Promise<void> {
+async function whileOthersWork(
+  mostBytes: number,
+  use: (trips: (count: number) => Promise<void>) => Promise<void>,
+): Promise<void> {
   const before = rss();
   let most = before;
   let trips = 0;
+  const more = (count: number): Promise<void> => {
+    const wanted = trips + count;
+    return waitFor(() => trips >= wanted, `${count} round trips of another client`);
+  };
   let over = false;
   await withRaw(bystander.cdpUrl as string, async (other: Raw) => {
     const work = async (): Promise<void> => {
@@ -160,12 +173,11 @@ async function whileOthersWork(mostBytes: number, use: () => Promise<void>): Pro
       }
     };
     const working = work();
-    await Promise.race([use(), working]).finally(() => {
+    await Promise.race([use(more), working]).finally(() => {
       over = true;
     });
     await working;
   });
-  assert.ok(trips > 2, `${trips} round trips`);
   const grown = Math.round((most - before) / MIB);
   assert.ok(most - before <= mostBytes, `the service has grown by ${grown} MiB`);
 }
@@ -225,6 +237,16 @@ const DIGEST = `async (text) => {
   const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)));
   return [...hash].map((b) => b.toString(16).padStart(2, '0')).join('');
 }`.replaceAll('\n', ' ');
+
+/** Sends the page this text in one message; what the page says its SHA-256 is. */
+async function digestInPage(socket: WebSocket, text: Uint8Array): Promise<string> {
+  const sessionId = await attach(socket, `${site.url}/`);
+  const head = `{"id":1,"sessionId":"${sessionId}","method":"Runtime.evaluate","params":{"expression":"(${DIGEST})('`;
+  const tail = `')","awaitPromise":true,"returnByValue":true}}`;
+  const answer = answerTo(socket, 1);
+  socket.send(Buffer.concat([Buffer.from(head), text, Buffer.from(tail)]), { binary: false });
+  return JSON.parse((await answer).toString()).result.result.value;
+}
 
 /** Has the page make so many bytes of text; the message that brings them, and what the page says their SHA-256 is. */
 async function makeText(
