@@ -65,7 +65,7 @@ async function framesOf(paths: readonly string[]): Promise<string[]> {
 }
 
 async function noneOpen(): Promise<void> {
-  for (const until = Date.now() + 5000; openBelow(folder) > 0 && Date.now() < until; ) await sleep(5);
+  for (const until = Date.now() + 60_000; openBelow(folder) > 0 && Date.now() < until; ) await sleep(5);
   assert.equal(openBelow(folder), 0);
 }
 
@@ -249,20 +249,25 @@ describe('exportMkv', () => {
     const path = segments[0] as string;
     const { facts } = await closed(path);
     let opened = 0;
+    let answer = (): void => {};
+    const held = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
     const slow: ExportSegment = {
       facts,
       open: async () => {
         opened += 1;
-        if (opened > 1) await sleep(200);
+        if (opened > 1) await held;
         return openFile(path);
       },
     };
     const { stream } = await exportMkv([slow]);
     stream.resume();
-    await sleep(50);
-    assert.equal(opened, 2);
+    while (opened < 2) await sleep(5);
+    const gone = new Promise((resolve) => stream.once('close', resolve));
     stream.destroy();
-    await new Promise((resolve) => stream.once('close', resolve));
+    answer();
+    await gone;
     await noneOpen();
   });
 
@@ -305,6 +310,7 @@ describe('exportMkv', () => {
     const path = segments[0] as string;
     const { facts } = await closed(path);
     let hangs = false;
+    let asked = false;
     let destroyed = false;
     const stuck: ExportSegment = {
       facts,
@@ -313,13 +319,17 @@ describe('exportMkv', () => {
         const silent = new Readable({ read: () => {} }).once('close', () => {
           destroyed = true;
         });
-        return { size: 1000, createdAt: 0, stream: () => silent, close: async () => {} };
+        const stream = () => {
+          asked = true;
+          return silent;
+        };
+        return { size: 1000, createdAt: 0, stream, close: async () => {} };
       },
     };
     const { stream } = await exportMkv([stuck]);
     hangs = true;
     stream.resume();
-    await sleep(50);
+    while (!asked) await sleep(5);
     stream.destroy();
     await new Promise((resolve) => stream.once('close', resolve));
     assert.ok(destroyed);
