@@ -16,6 +16,9 @@ const NEVER = new AbortController().signal;
 const MIB = 1024 * 1024;
 /** Short, so that a test of a server that says nothing is short; long beside what a request takes here. */
 const STALL_MS = 1000;
+/** For an archive that meets silence. */
+const IMPATIENT = { connectMs: STALL_MS, stallMs: STALL_MS };
+const LIMIT = { timeout: 180_000 };
 
 let server: S3Server;
 let url: string;
@@ -31,7 +34,7 @@ afterEach(() => {
 });
 
 function archiveAt(endpoint: string, over: Partial<S3ArchiveOptions> = {}): S3Archive {
-  const archive = new S3Archive({ ...OPTIONS, endpoint, connectMs: STALL_MS, stallMs: STALL_MS, ...over });
+  const archive = new S3Archive({ ...OPTIONS, endpoint, ...over });
   archives.push(archive);
   return archive;
 }
@@ -203,7 +206,7 @@ describe('S3Archive, when something goes wrong on the way,', () => {
   const segment = segmentOf(nameOf(1), bytes.length);
   beforeEach(async () => {
     proxy = new FaultProxy(Number(new URL(url).port));
-    broken = archiveAt(await proxy.listen());
+    broken = archiveAt(await proxy.listen(), IMPATIENT);
   });
   afterEach(() => proxy.close());
 
@@ -226,7 +229,7 @@ describe('S3Archive, when something goes wrong on the way,', () => {
     'a byte changed on the way up': { kind: 'corrupt-up', at: 2 * MIB },
   };
   for (const [what, fault] of Object.entries(up)) {
-    it(`${what}: for good fails, with nothing there`, { timeout: 60_000 }, async () => {
+    it(`${what}: for good fails, with nothing there`, LIMIT, async () => {
       proxy.break(fault);
       await assert.rejects(broken.put(segment, fileOf(bytes), NEVER), unavailable(/./));
       assert.ok(proxy.struck > 0);
@@ -234,7 +237,7 @@ describe('S3Archive, when something goes wrong on the way,', () => {
       await endsWell();
     });
 
-    it(`${what}: once is got over or fails, and then nothing is lost or there twice`, { timeout: 60_000 }, async () => {
+    it(`${what}: once is got over or fails, and then nothing is lost or there twice`, LIMIT, async () => {
       proxy.break(fault, 1);
       await broken.put(segment, fileOf(bytes), NEVER).catch(unavailable(/./));
       assert.equal(proxy.struck, 1);
@@ -364,7 +367,7 @@ describe('S3Archive, when something goes wrong on the way,', () => {
     'a server that sends no more': { kind: 'stall-down', after: 3 * MIB },
   };
   for (const [what, fault] of Object.entries(down)) {
-    it(`${what}: the reader gets an error, never a short body`, { timeout: 30_000 }, async () => {
+    it(`${what}: the reader gets an error, never a short body`, LIMIT, async () => {
       await broken.put(segment, fileOf(bytes), NEVER);
       const file = (await broken.open(segment)) ?? assert.fail();
       proxy.break(fault, 1);
@@ -409,7 +412,7 @@ describe('S3Archive, when something goes wrong on the way,', () => {
 });
 
 describe('Uploader and S3Archive', () => {
-  it('bring every segment up once and whole, over cut connections and restarts', { timeout: 120_000 }, async () => {
+  it('bring every segment up once and whole, over cut connections and restarts', LIMIT, async () => {
     const proxy = new FaultProxy(Number(new URL(url).port));
     const endpoint = await proxy.listen();
     try {
@@ -424,7 +427,7 @@ describe('Uploader and S3Archive', () => {
       for (let round = 0; queue.pending().length > 0; round++) {
         const fault = faults[round];
         proxy.break(fault ?? { kind: 'none' }, 8);
-        const archive = archiveAt(endpoint);
+        const archive = archiveAt(endpoint, IMPATIENT);
         const uploader = new Uploader({ queue, archive, localMs: 0, log: OPTIONS.log });
         uploader.wake();
         const upTo = Date.now() + 1500;

@@ -14,7 +14,7 @@ import { mp4Args, poster, posterArgs, toMp4 } from '../../src/recordings/media.t
 import { withDuration } from '../../src/recordings/mp4.ts';
 import { decoded, idBytes, record } from './segments.ts';
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 
 let folder: string;
 let video: string;
@@ -48,7 +48,7 @@ function children(): number[] {
 }
 
 async function waitFor(holds: () => boolean, what: string): Promise<void> {
-  for (const until = Date.now() + 30_000; !holds(); await sleep(10)) assert.ok(Date.now() < until, what);
+  for (const until = Date.now() + 60_000; !holds(); await sleep(10)) assert.ok(Date.now() < until, what);
 }
 
 /** Makes ffmpeg wait for more for as long as the test wants. */

@@ -194,7 +194,7 @@ describe('Recordings.list', () => {
     assert.deepEqual(await names({ metadata: [['constructor', 'x']] }), []);
   });
 
-  it('answers for 100,000 recordings from memory', { timeout: 60_000 }, async (t) => {
+  it('answers for 100,000 recordings from memory', { timeout: 180_000 }, async (t) => {
     const lines: string[] = [];
     for (let n = 0; n < 100_000; n++) {
       const filename = segment(n % 100, `s${Math.floor(n / 100)}`);

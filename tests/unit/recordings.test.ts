@@ -126,7 +126,7 @@ describe('recording routes', () => {
 
   /** Every request must end so. */
   async function filesClosed(): Promise<void> {
-    for (let i = 0; i < 200 && openFiles().length > 0; i++) await sleep(10);
+    for (let i = 0; i < 6000 && openFiles().length > 0; i++) await sleep(10);
     assert.deepEqual(openFiles(), []);
   }
 
