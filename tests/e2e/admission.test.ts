@@ -61,7 +61,7 @@ describe('a rush of creates', () => {
     });
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it(
@@ -205,7 +205,7 @@ describe('a machine without memory to spare', () => {
     service = await startService({ env: { BERTH_MIN_FREE_MEMORY_MB: '1048576', BERTH_QUEUE_SECONDS: '1' } });
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('starts nothing and says how much is free and must be', LIMIT, async () => {
@@ -247,7 +247,7 @@ describe('a create with an Idempotency-Key', () => {
     service = await startService(options);
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   const body = { metadata: { a: '1', b: '2' }, recording: 'off' };

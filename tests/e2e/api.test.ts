@@ -35,7 +35,7 @@ describe('the API of a service without keys', { timeout: 3 * LIMIT.timeout }, ()
     service = await startService();
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('is healthy, ready, and shows its own contract', async () => {
@@ -299,7 +299,7 @@ describe('a service with keys', { timeout: 3 * LIMIT.timeout }, () => {
     recording = (await first()) as string;
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('lets nobody in without one, but to its health and its contract', async () => {

@@ -122,7 +122,7 @@ describe('a service that is asked for nonsense', () => {
     await service.client.delete('over');
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   /** Nothing was made, and nothing is being made. */
@@ -463,7 +463,7 @@ describe('a service whose browser does not start', () => {
     service = await startService({ env: await envWithBrowser('exit 1') });
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('says so to the caller, by name, and leaves nothing of the sandbox', async () => {

@@ -26,7 +26,7 @@ before(async () => {
 
 after(async () => {
   site?.close();
-  await service.stop().finally(() => service.clean());
+  await service.end();
 }, LIMIT);
 
 function connect(sandbox: Sandbox): Promise<Browser> {

@@ -27,11 +27,7 @@ before(async () => {
 
 after(async () => {
   site?.close();
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 }, LIMIT);
 
 describe('Unmodified clients', () => {

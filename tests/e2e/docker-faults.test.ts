@@ -54,7 +54,7 @@ describe('a container at its limits', { skip }, () => {
     await service.client.create({ sandboxId: 'neighbour' });
   }, LIMIT);
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   }, LIMIT);
 
   it(
@@ -101,7 +101,7 @@ describe('an engine that fails', { skip }, () => {
     service = await startService({ driver: 'docker', env: { BERTH_DOCKER_SOCKET: engine.socket } });
   }, LIMIT);
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
     engine.down();
     rmSync(folder, { recursive: true, force: true });
   }, LIMIT);

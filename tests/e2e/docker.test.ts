@@ -31,7 +31,7 @@ describe('sandboxes in containers', { skip }, () => {
     [a, b] = await Promise.all([service.client.create({ recording: 'always' }), service.client.create()]);
   }, LIMIT);
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   }, LIMIT);
 
   it('are driven by Puppeteer and Playwright, watched and recorded like any other', LIMIT, async () => {

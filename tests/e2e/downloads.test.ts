@@ -38,11 +38,7 @@ before(async () => {
 
 after(async () => {
   site?.close();
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 }, LIMIT);
 
 describe('What a page offers for download', () => {
@@ -318,10 +314,7 @@ describeLocal("Where a sandbox's own user cannot get to the data folder", () => 
       assert.ok(other.log().includes(`Downloads end with their sandbox: its user cannot enter ${closed}.`));
       assert.equal(statSync(join(closed, 'd')).mode & 0o777, 0o700);
     } finally {
-      await other
-        .stop()
-        .finally(() => other.clean())
-        .finally(() => rmSync(closed, { recursive: true, force: true }));
+      await other.end().finally(() => rmSync(closed, { recursive: true, force: true }));
     }
   });
 });

@@ -92,7 +92,7 @@ describe('events and metrics', { timeout: 3 * LIMIT.timeout }, () => {
     await waitFor(async () => (await metrics(service)).get('berth_event_streams') === 1, 'the stream to be open');
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('begin with the start of a sandbox', LIMIT, async () => {

@@ -33,7 +33,7 @@ describe('the examples, run as they are printed', { timeout: 3 * LIMIT.timeout }
   after(async () => {
     site?.close();
     rmSync(folder, { recursive: true, force: true });
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   /** Runs it in the temporary folder with nothing in its environment but PATH and these; answers what it printed. */

@@ -45,11 +45,7 @@ after(async () => {
   await Promise.all([a?.browser.disconnect(), b?.browser.disconnect()]);
   site?.server.close();
   site?.server.closeAllConnections();
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 }, LIMIT);
 
 describe('Pages', () => {

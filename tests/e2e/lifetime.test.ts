@@ -50,7 +50,7 @@ describe('the clocks of a sandbox', () => {
     service = await startService();
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('end an idle one at its deadline, and tell its client why', async () => {

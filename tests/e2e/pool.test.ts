@@ -79,11 +79,7 @@ describe('A sandbox from the pool', () => {
   }, LIMIT);
   after(async () => {
     site?.close();
-    try {
-      await service.stop();
-    } finally {
-      await service.clean();
-    }
+    await service.end();
   }, LIMIT);
 
   it('is nobody’s and cannot be seen before', async () => {

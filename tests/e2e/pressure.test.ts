@@ -28,11 +28,7 @@ before(async () => {
 
 after(async () => {
   site?.close();
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 }, LIMIT);
 
 describe('A side that stops reading', () => {

@@ -21,11 +21,7 @@ before(async () => {
 
 after(async () => {
   rmSync(folder, { recursive: true, force: true });
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 }, LIMIT);
 
 describe('The library of recordings', () => {

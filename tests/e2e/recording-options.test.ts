@@ -24,11 +24,7 @@ before(async () => {
 
 after(async () => {
   rmSync(folder, { recursive: true });
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 });
 
 /** Some frames of a screen on which nothing happens. */

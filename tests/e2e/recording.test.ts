@@ -48,11 +48,7 @@ after(async () => {
   await player?.close();
   rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   site?.close();
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 }, LIMIT);
 
 describe('Starting and stopping the recorder', () => {

@@ -41,8 +41,10 @@ export interface Service {
   stop(): Promise<void>;
   /** `kill -9`; folders and sandboxes stay. */
   kill(): Promise<void>;
-  /** Ends whatever a test left, however it failed, then removes the folders. For `after` hooks. */
+  /** Ends whatever a test left, however it failed, then removes the folders. */
   clean(): Promise<void>;
+  /** The one, and then the other, however the one went. For `after` hooks. */
+  end(): Promise<void>;
 }
 
 export interface ServiceOptions {
@@ -97,7 +99,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     }
     await sleep(20);
   }
-  const end = async (signal: NodeJS.Signals): Promise<void> => {
+  const signalAndWait = async (signal: NodeJS.Signals): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) child.kill(signal);
     await Promise.race([exited, sleep(STEP_MS, undefined, { ref: false })]);
   };
@@ -110,7 +112,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     process: child,
     log: () => log,
     async stop() {
-      await end('SIGTERM');
+      await signalAndWait('SIGTERM');
       assert.equal(
         child.exitCode,
         0,
@@ -120,9 +122,9 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
       if (driver === 'docker') assert.deepEqual(await networksLeft(), []);
       rmSync(join(dataDir, '..'), { recursive: true, force: true });
     },
-    kill: () => end('SIGKILL'),
+    kill: () => signalAndWait('SIGKILL'),
     async clean() {
-      await end('SIGKILL');
+      await signalAndWait('SIGKILL');
       if (driver === 'docker') await clearEngine();
       const left = pidsBelow(runDir);
       for (const pid of left) process.kill(pid, 'SIGKILL');
@@ -131,6 +133,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
       if (left.length > 0) for (const path of deadXSockets()) rmSync(path, { force: true });
       rmSync(join(dataDir, '..'), { recursive: true, force: true });
     },
+    end: () => service.stop().finally(() => service.clean()),
   };
   return service;
 }

@@ -222,7 +222,7 @@ describe('a running service', () => {
     service = await startService({ env, apiKey: KEY });
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('keeps its port to itself: a second service on it is refused', async () => {
@@ -328,7 +328,7 @@ describe('a service with room for one sandbox', { timeout: 3 * LIMIT.timeout }, 
     service = await startService({ env: { BERTH_MAX_SANDBOXES: '1' } });
   });
   after(async () => {
-    await service.stop().finally(() => service.clean());
+    await service.end();
   });
 
   it('refuses a second one with 429 and says when to come again', async () => {

@@ -65,11 +65,7 @@ after(async () => {
   rmSync(viewerProfile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   await driver?.disconnect();
   site?.close();
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 }, LIMIT);
 
 describe('Raw RFB', () => {

@@ -66,7 +66,7 @@ before(async () => {
 after(async () => {
   const folder = process.env.BERTH_FAULTS_DIR;
   if (folder) writeFileSync(join(folder, `${DRIVER}.json`), JSON.stringify(rows, null, 2));
-  await service.stop().finally(() => service.clean());
+  await service.end();
 }, LIMIT);
 
 /** A viewer that has gone through the handshake, and how it ended. */

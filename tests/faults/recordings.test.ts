@@ -37,11 +37,7 @@ before(async () => {
 
 after(async () => {
   rmSync(folder, { recursive: true, force: true });
-  try {
-    await service.stop();
-  } finally {
-    await service.clean();
-  }
+  await service.end();
 });
 
 async function kill(victim: (typeof VICTIMS)[number], sandbox: Sandbox): Promise<void> {
