@@ -33,6 +33,7 @@ const MINUTE = 60_000;
 const APT_LIMIT = 15 * MINUTE;
 const NPM_LIMIT = 15 * MINUTE;
 const TSC_LIMIT = 5 * MINUTE;
+const BUNDLE_LIMIT = MINUTE;
 /** Longer than all steps of another setup together. */
 const LOCK_WAIT_LIMIT = 36 * MINUTE;
 /** The holder touches its lock every `LOCK_BEAT`; after `LOCK_DEAD` of silence the holder counts as gone. */
@@ -348,6 +349,7 @@ function build(entry) {
       // tsc believes its own notes about what it wrote; when dist was emptied by hand they lie.
       if (!complete) fs.rmSync(inRoot('dist/.tsbuildinfo'), { force: true });
       await execute('tsc', [process.execPath, inRoot('node_modules/typescript/bin/tsc')], TSC_LIMIT);
+      await execute('bundle', [process.execPath, inRoot('cmd/bundle.mjs')], BUNDLE_LIMIT);
       fs.writeFileSync(markFile, mark);
     });
 }
