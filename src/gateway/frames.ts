@@ -1,10 +1,12 @@
 /** Hand-written WebSocket framing of the leg towards Chromium (RFC 6455 section 5): parts are passed on as they arrive. */
+import { isUtf8 } from 'node:buffer';
 
 export const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
 
 /** What the parser hands on. Data chunks point into the read buffer; control payloads are copies. */
 export interface FrameEvents {
   chunk(data: Uint8Array, binary: boolean, first: boolean, last: boolean): void;
+  /** Nothing follows a close frame. */
   control(opcode: number, payload: Buffer): void;
   /** The bytes break the protocol or a limit; nothing follows. The code is that of the close frame to send. */
   fault(code: number, reason: string): void;
@@ -127,7 +129,7 @@ export class FrameParser {
     if (this.#opcode >= 8) {
       this.#control.set(part, this.#controlLength);
       this.#controlLength += take;
-      if (frameDone) this.#events.control(this.#opcode, this.#control);
+      if (frameDone) this.#endControl();
     } else {
       const last = frameDone && this.#fin;
       const first = this.#firstChunk;
@@ -136,6 +138,14 @@ export class FrameParser {
       this.#events.chunk(part, this.#binary, first, last);
     }
     return from + take;
+  }
+
+  #endControl(): void {
+    if (this.#opcode === OPCODE.close) {
+      if (!isClosePayload(this.#control)) return this.#fault(1002, 'the browser sent a broken close frame');
+      this.#dead = true;
+    }
+    this.#events.control(this.#opcode, this.#control);
   }
 
   #fault(code: number, reason: string): void {
@@ -164,6 +174,14 @@ export function maskedFrame(opcode: number, payload: Uint8Array): Buffer {
   frame.writeUInt32BE(0, head);
   frame.set(payload, head + 4);
   return frame;
+}
+
+/** Whether a close frame may have it: nothing, or a code that may stand on the wire (RFC 6455 section 7.4, IANA) and UTF-8. */
+function isClosePayload(payload: Buffer): boolean {
+  if (payload.length < 2) return payload.length === 0;
+  const code = payload.readUInt16BE(0);
+  const isLegal = (code >= 1000 && code <= 1014 && (code < 1004 || code > 1006)) || (code >= 3000 && code <= 4999);
+  return isLegal && isUtf8(payload.subarray(2));
 }
 
 /** Payload of a close frame; codes that must not stand on the wire (1005, 1006, 1015) give an empty one. */

@@ -90,14 +90,7 @@ export class WsClient implements ClientSocket {
   }
 
   end(code?: number, reason?: Uint8Array): void {
-    this.#ending = () => {
-      try {
-        this.#ws.close(code, reason && Buffer.from(reason));
-      } catch {
-        // A code from the browser that must not stand on the wire.
-        this.#ws.close();
-      }
-    };
+    this.#ending = () => this.#ws.close(code, reason && Buffer.from(reason));
     if (this.#waiting.length === 0) this.#ending();
   }
 

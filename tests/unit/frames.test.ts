@@ -137,6 +137,9 @@ describe('FrameParser', () => {
     ['a continuation of nothing', frame(OPCODE.continuation, 'x'), 1002],
     ['a message inside a message', Buffer.concat([frame(OPCODE.text, 'x', false), frame(OPCODE.text, 'y')]), 1002],
     ['a message over the limit', frame(OPCODE.text, 'x'.repeat(1001)), 1009],
+    ['a close code that may not be sent', Buffer.from([0x88, 2, 0x03, 0xe7]), 1002],
+    ['a close frame of one byte', Buffer.from([0x88, 1, 3]), 1002],
+    ['a close reason that is no UTF-8', Buffer.from([0x88, 3, 0x03, 0xe8, 0xff]), 1002],
     [
       'fragments that add up to more than the limit',
       Buffer.concat([frame(OPCODE.text, 'x'.repeat(600), false), frame(OPCODE.continuation, 'x'.repeat(600))]),
@@ -156,6 +159,17 @@ describe('FrameParser', () => {
       assert.ok(!seen.messages.some((m) => m.text === 'after'), 'nothing follows a fault');
     });
   }
+
+  it('hands nothing on behind a close frame, be it good or broken', () => {
+    const seen = new Collector();
+    const parser = new FrameParser(seen, 1000);
+    const close = frame(OPCODE.close, '\x03\xe8bye');
+    parser.push(Buffer.concat([frame(OPCODE.text, 'first'), close, frame(OPCODE.text, 'late'), close, frame(3, '')]));
+    parser.push(frame(OPCODE.text, 'later'));
+    assert.deepEqual(seen.messages, [{ text: 'first', binary: false }]);
+    assert.deepEqual(seen.controls, [{ opcode: OPCODE.close, payload: '\x03\xe8bye' }]);
+    assert.deepEqual(seen.faults, []);
+  });
 
   it('survives any bytes', () => {
     const next = random(99);
