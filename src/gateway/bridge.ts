@@ -2,6 +2,7 @@ import type { WebSocket } from 'uWebSockets.js';
 import type { Bytes } from '../core/counters.ts';
 import type { Attachment } from '../core/presence.ts';
 import { type BrowserCloseCall, browserCloseIn } from './close.ts';
+import { closeReason } from './frames.ts';
 import { MAX_TO_BROWSER, type Sink, type Source, TOO_LARGE } from './pump.ts';
 
 /** The client's side: over this many unsent bytes the source is paused, and resumed when half of them are gone. */
@@ -148,10 +149,9 @@ export class Bridge implements Sink {
     this.#finish(code, reason);
     if (!ws) return;
     this.#ws = undefined;
-    const text = Buffer.from(reason).subarray(0, 123);
     // 1005 and 1006 stand for "no code was given" and may not be sent (RFC 6455 section 7.4.1).
     if (code === 1005 || code === 1006) ws.end();
-    else ws.end(code, text);
+    else ws.end(code, closeReason(reason));
     // A client that reads nothing would keep its socket for ever. Closing one that is closed already throws.
     const cut = setTimeout(() => {
       try {

@@ -13,6 +13,7 @@ export interface FrameEvents {
 }
 
 const NO_BYTES = Buffer.alloc(0);
+const MAX_REASON = 123;
 /** Longest header of a frame from a server: two bytes, eight of length, no mask. */
 export const MAX_HEADER = 10;
 
@@ -184,11 +185,18 @@ function isClosePayload(payload: Buffer): boolean {
   return isLegal && isUtf8(payload.subarray(2));
 }
 
+/** A reason's bytes as far as a close frame has room for them: it carries at most 125, two of them the code. No character is cut in two. */
+export function closeReason(reason: string): Buffer {
+  const bytes = Buffer.from(reason);
+  let end = Math.min(bytes.length, MAX_REASON);
+  while (((bytes[end] ?? 0) & 0xc0) === 0x80) end--;
+  return bytes.subarray(0, end);
+}
+
 /** Payload of a close frame; codes that must not stand on the wire (1005, 1006, 1015) give an empty one. */
 export function closePayload(code: number, reason: string): Buffer {
   if (code < 1000 || code === 1005 || code === 1006 || code === 1015) return Buffer.alloc(0);
-  // A control frame carries at most 125 bytes, two of them the code.
-  const text = Buffer.from(reason).subarray(0, 123);
+  const text = closeReason(reason);
   const payload = Buffer.allocUnsafe(2 + text.length);
   payload.writeUInt16BE(code, 0);
   payload.set(text, 2);

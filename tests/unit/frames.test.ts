@@ -204,6 +204,18 @@ describe('closePayload', () => {
     assert.ok(payload.length <= 125);
   });
 
+  it('cuts a long reason between two characters', () => {
+    for (const character of ['é', '€', '😀']) {
+      for (let before = 0; before < 4; before++) {
+        const reason = 'x'.repeat(before) + character.repeat(200);
+        const payload = closePayload(1011, reason);
+        assert.ok(payload.length > 121 && payload.length <= 125, `${payload.length} bytes`);
+        assert.ok(reason.startsWith(payload.subarray(2).toString()), 'as much of it as there is room for');
+      }
+    }
+    assert.equal(closePayload(1011, 'x'.repeat(121).concat('é')).length, 125);
+  });
+
   it('is empty for codes that may not be sent', () => {
     for (const code of [0, 1005, 1006, 1015]) assert.equal(closePayload(code, 'x').length, 0);
   });
