@@ -23,6 +23,11 @@ import { refuseRequest, refuseSocket, WsForwarder } from './ws-forward.ts';
 /** How often it is looked for silent clients, in milliseconds; uWebSockets.js counts in such steps too. */
 const LOOK_EVERY_MS = 4000;
 
+/** A message of the largest size may come in fragments of 1 KiB. The package's own limit is 16,384 fragments. */
+const MAX_FRAGMENTS = MAX_TO_BROWSER / 1024;
+/** As many pings as one read of 64 KiB has, and some. The package cuts a connection at 60 that are not answered yet. */
+const MAX_PONGS = 16 * 1024;
+
 /** The public door on Node's own HTTP server and the `ws` package, for where uWebSockets.js does not load. */
 export class WsGateway implements Front {
   readonly #options: GatewayOptions;
@@ -32,6 +37,9 @@ export class WsGateway implements Front {
     noServer: true,
     clientTracking: false,
     maxPayload: MAX_TO_BROWSER,
+    maxFragments: MAX_FRAGMENTS,
+    // Its types do not know this one yet.
+    ...({ maxPendingAutoPongs: MAX_PONGS } as object),
     // Costs memory and fragments messages; CDP runs on fast links (websockets/ws#1202).
     perMessageDeflate: false,
     WebSocket: ReasonedWebSocket,

@@ -57,7 +57,7 @@ export function pings(suite: Suite): void {
     assert.deepEqual([to.pings, to.pongs, to.messages], [[], [], []], 'the other side hears nothing of it');
   };
   const payloads = Array.from({ length: 126 }, (_, i) => content(i, true));
-  for (const cut of [1, 61] as const) {
+  for (const cut of ['whole', 1, 17] as const) {
     bothWays(suite, `payloads of 0 to 125 bytes in pieces of ${cut} are answered with the same`, async (from, to) => {
       await from.write(Buffer.concat(payloads.map((payload) => from.frame({ opcode: OP.ping, payload }))), cut);
       await answered(from, to, payloads);
@@ -78,6 +78,11 @@ export function pings(suite: Suite): void {
     const pongs = ['', 'x', content(125, true)].map((payload) => from.frame({ opcode: OP.pong, payload }));
     await passes(from, to, Buffer.concat(pongs), []);
     assert.deepEqual([from.pongs, from.pings, to.pongs, to.pings], [[], [], [], []]);
+  });
+  bothWays(suite, 'a thousand pings in one write are answered in order', async (from, to) => {
+    const many = Array.from({ length: 1000 }, (_, i) => Buffer.from(`ping ${i}`));
+    await from.write(Buffer.concat(many.map((payload) => from.frame({ opcode: OP.ping, payload }))));
+    await answered(from, to, many);
   });
   bothWays(suite, 'a ping between two fragments is answered before the message ends', async (from, to) => {
     const [first, second] = from.message(false, 'one message', 4) as [Buffer, Buffer];
@@ -122,6 +127,10 @@ export function fragmentation(suite: Suite): void {
     const frames = from.message(false, data, ...Array(10).fill(59)).flatMap((frame) => [ping, frame, pong]);
     await passes(from, to, Buffer.concat(frames), [text(data)]);
     await from.until(() => from.pongs.length === 11, 'the pongs');
+  });
+  bothWays(suite, '40,000 fragments in one write', (from, to) => {
+    const many = content(40_000, true);
+    return passes(from, to, Buffer.concat(from.message(true, many, ...Array(39_999).fill(1))), [binary(many)]);
   });
   fromBrowser(suite, 'a fragment is passed on before the next one is there', async (from, to) => {
     const [first, second] = from.message(true, content(5000, true), 4000) as [Buffer, Buffer];
