@@ -142,7 +142,9 @@ class CdpSource implements Source, FrameEvents {
           ? new AppError('NOT_FOUND', 'The browser has no such DevTools target.')
           : new AppError(
               'BROWSER_UNREACHABLE',
-              `The browser refused the DevTools connection with status ${status ?? 'unknown'}.`,
+              status === '101'
+                ? 'The browser answered the handshake with a wrong Sec-WebSocket-Accept.'
+                : `The browser refused the DevTools connection with status ${status ?? 'unknown'}.`,
             ),
       );
       return;

@@ -86,7 +86,8 @@ async function connected(options: GatewayOptions, req: UpgradeRequest, signal: A
     } catch (err) {
       // The browser died a moment ago and its runtime has not said so yet: the next one is on its way. It may die, too; after
       // three in a minute the sandbox ends, and with it the wait.
-      if (kind !== 'client' || !(err instanceof AppError) || err.errorName !== 'BROWSER_UNREACHABLE') throw err;
+      const died = err instanceof AppError && err.errorName === 'BROWSER_UNREACHABLE' && !signal.aborted;
+      if (kind !== 'client' || !died) throw err;
       attachment = await options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
     }
   }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
-import { it } from 'node:test';
+import { it, mock } from 'node:test';
 import { type Answer, accepted, type Harness } from './websocket-gateway.ts';
 import { content, passes, type Suite, same, text } from './websocket-legs.ts';
-import { closePayload, encode, type Frame, OP, turn } from './websocket-peer.ts';
+import { closePayload, encode, eventually, type Frame, OP, turn } from './websocket-peer.ts';
 
 /** A frame of the browser's. */
 const frame = (of: Frame): Buffer => encode(of, false);
@@ -106,6 +106,12 @@ function refusals(harness: () => Harness): void {
   const REFUSED = (status: string) => ({ status: 502, message: new RegExp(`refused .* status ${status}`) });
   const head = (status: string, more = ''): string => `HTTP/1.1 ${status}\r\nContent-Length: 0\r\n${more}\r\n`;
   const cases: [string, Answer, { status: number; message: RegExp }][] = [
+    [
+      'a wrong accept',
+      (to) => to.write(accepted('AAAAAAAAAAAAAAAAAAAAAAAAAAA=')),
+      { status: 502, message: /wrong|Accept/ },
+    ],
+    ['no accept', (to) => to.write(head('101 Switching')), { status: 502, message: /wrong|Accept/ }],
     ['404', (to) => to.write(head('404 Not Found')), GONE],
     ['404 byte by byte', (to) => void drip(to, head('404 Not Found')), GONE],
     ['500', (to) => to.write(head('500 Internal Server Error')), GONE],
@@ -133,4 +139,20 @@ function refusals(harness: () => Harness): void {
       assert.match(refusal.body.message ?? '', message);
     });
   }
+  it('silence is refused readably after a time', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] });
+    try {
+      let isAsked = false;
+      const refusal = harness().upgrade(() => {
+        isAsked = true;
+      });
+      await eventually(() => isAsked, 'the question');
+      mock.timers.tick(60_000);
+      const { status, body } = await refusal;
+      assert.equal(status, 502);
+      assert.match(body.message ?? '', /did not answer in time/);
+    } finally {
+      mock.timers.reset();
+    }
+  });
 }
