@@ -12,7 +12,7 @@ import {
   same,
   text,
 } from './websocket-legs.ts';
-import { closePayload, OP, type Peer } from './websocket-peer.ts';
+import { closePayload, OP, type Peer, turn } from './websocket-peer.ts';
 
 const LEGAL = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
 const ILLEGAL = [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65_535];
@@ -166,6 +166,21 @@ function ends(suite: Suite): void {
     await from.atEnd();
     assert.equal(from.messages.length, 2);
   });
+  fromClient(
+    suite,
+    'what the browser sends behind the close of a client that keeps its socket open is not heard',
+    async (from, to) => {
+      from.socket.allowHalfOpen = true;
+      await from.sendClose(closePayload(1000));
+      await from.until(() => from.close !== undefined, 'the close');
+      await to.write(Buffer.concat(to.message(false, 'late')));
+      // Time for it to come through; a frame behind the close frame is a fault that every test looks for in the end.
+      for (let i = 0; i < 20; i++) await turn();
+      from.socket.end();
+      await to.atEnd();
+      same(from.messages, []);
+    },
+  );
   const cuts: [string, (from: Peer) => void][] = [
     ['ends its connection', (from) => from.socket.end()],
     ['resets its connection', (from) => from.socket.resetAndDestroy()],
