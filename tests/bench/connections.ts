@@ -3,7 +3,15 @@ import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pssKb, rssKb, type Spread, spread } from './measure.ts';
 import { type Row, runPart } from './part.ts';
-import { echoUrl, gatewayAlone, gatewayAndRuntime, peers, type Relay } from './proxies.ts';
+import {
+  echoUrl,
+  gatewayAlone,
+  gatewayAndRuntime,
+  gatewayOnWs,
+  peers,
+  type Relay,
+  type StartRelay,
+} from './proxies.ts';
 
 /** Opened at the same time. */
 const ABREAST = 50;
@@ -36,7 +44,7 @@ interface Memory {
 await runPart('connections', 180, async (bench) => {
   const [rounds, connections, settleMs] = bench.quick ? [1, 50, 50] : [3, 2000, 2000];
   const { port } = (await bench.program('echo')).ready as { port: number };
-  const starts = [...peers(bench), gatewayAlone, gatewayAndRuntime];
+  const starts: StartRelay[] = [...peers(bench), gatewayAlone, gatewayOnWs, gatewayAndRuntime];
   const found = new Map<string, { idle: Memory[]; each: Memory[] }>();
   for (let round = 0; round < rounds; round++) {
     for (const start of starts) {

@@ -2,11 +2,11 @@
 import type { DriverName } from '../e2e/drivers.ts';
 import { pinToOneCpu } from './measure.ts';
 import type { Bench, Program } from './part.ts';
-import { peers } from './proxies.ts';
+import { gatewayOnWs, peers, SANDBOX_PATH } from './proxies.ts';
 import { browserPort, canEnterNetworks, drivers, pidsOf, runtimeOf } from './sandbox.ts';
 
 export interface Contender {
-  /** `direct`, `nginx`, …, `berth`. */
+  /** `direct`, `nginx`, …, `berth`, `berth, ws front`. */
   readonly name: string;
   readonly driver: DriverName;
   readonly client: Program;
@@ -14,11 +14,21 @@ export interface Contender {
   readonly relays: readonly number[];
 }
 
+export interface ContenderOptions {
+  /** Of each client. Default: 1. */
+  readonly sessions?: number;
+  /** Puts clients, proxies and browsers on one CPU. Default: false. */
+  readonly pin?: boolean;
+  /** One more for `BERTH_FRONT=ws`. Default: false. */
+  readonly wsFront?: boolean;
+}
+
 /**
  * One sandbox for each driver, whose Chromium is met directly, through Berth and, where this machine sees its port, through the
- * other proxies. `sessions` for each client; `pin` puts clients, proxies and browsers on one CPU.
+ * other proxies.
  */
-export async function contenders(bench: Bench, sessions: number, pin: boolean): Promise<Contender[]> {
+export async function contenders(bench: Bench, options: ContenderOptions): Promise<Contender[]> {
+  const { sessions = 1, pin = false, wsFront = false } = options;
   const all: Contender[] = [];
   for (const driver of await drivers(bench)) {
     if (driver === 'docker' && !canEnterNetworks(bench)) continue;
@@ -40,6 +50,11 @@ export async function contenders(bench: Bench, sessions: number, pin: boolean): 
     const ours = [service.process.pid as number];
     if (driver === 'docker') ours.push(await runtimeOf(inside));
     await add('berth', cdpUrl as string, ours);
+    if (driver === 'local' && wsFront) {
+      // The gateway without the rest of the service, so that it can be before the same browser.
+      const { name, port, pids } = await gatewayOnWs(bench, browser.port, browser.path);
+      await add(name, `ws://127.0.0.1:${port}${SANDBOX_PATH}`, pids);
+    }
     if (pin) pinToOneCpu([...inside, ...(await pidsOf(service, sandboxId))]);
   }
   if (pin) pinToOneCpu(all.flatMap(({ client, relays }) => [client.pid, ...relays]));

@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Endpoint } from '../../src/core/contracts.ts';
+import type { FrontName } from '../../src/gateway/front.ts';
 import { findProgram } from './measure.ts';
 import { type Bench, freePort } from './part.ts';
 
@@ -78,7 +79,12 @@ async function httpProxy(bench: Bench, upstream: number): Promise<Relay> {
 
 /** Berth's gateway as with the local driver: nothing between it and the browser. */
 export function gatewayAlone(bench: Bench, upstream: number): Promise<Relay> {
-  return gateway(bench, { host: '127.0.0.1', port: upstream });
+  return gateway(bench, 'berth, local', { host: '127.0.0.1', port: upstream });
+}
+
+/** The same on the front for where uWebSockets.js does not load; in front of a browser when it is told the path of its socket. */
+export function gatewayOnWs(bench: Bench, upstream: number, browserPath = '/'): Promise<Relay> {
+  return gateway(bench, 'berth, ws front', { host: '127.0.0.1', port: upstream }, browserPath, 'ws');
 }
 
 let splices = 0;
@@ -87,20 +93,29 @@ let splices = 0;
 export async function gatewayAndRuntime(bench: Bench, upstream: number): Promise<Relay> {
   const path = join(bench.folder, `splice-${++splices}`);
   const splice = await bench.program('splice', [upstream, path]);
-  const { port, pids, stop } = await gateway(bench, { path });
+  const { name, port, pids, stop } = await gateway(bench, 'berth, docker', { path });
   const stopBoth = async (): Promise<void> => {
     await stop();
     await splice.stop();
   };
-  return { name: 'berth, docker', port, pids: [...pids, splice.pid], stop: stopBoth };
+  return { name, port, pids: [...pids, splice.pid], stop: stopBoth };
 }
 
-async function gateway(bench: Bench, endpoint: Endpoint): Promise<Relay> {
-  const { pid, ready, stop } = await bench.program('gateway', [endpoint]);
-  return { name: 'berth, local', port: (ready as { port: number }).port, pids: [pid], stop };
+async function gateway(
+  bench: Bench,
+  name: string,
+  endpoint: Endpoint,
+  browserPath = '/',
+  front: FrontName = 'auto',
+): Promise<Relay> {
+  const { pid, ready, stop } = await bench.program('gateway', [endpoint, browserPath, front]);
+  return { name, port: (ready as { port: number }).port, pids: [pid], stop };
 }
+
+/** The gateway alone knows one sandbox, by any id. */
+export const SANDBOX_PATH = '/sandboxes/bench/ws/automation';
 
 /** Where a client of the echo server connects to: the gateway knows paths of sandboxes only. */
 export function echoUrl({ name, port }: Relay): string {
-  return `ws://127.0.0.1:${port}${name.startsWith('berth') ? '/sandboxes/bench/ws/automation' : '/'}`;
+  return `ws://127.0.0.1:${port}${name.startsWith('berth') ? SANDBOX_PATH : '/'}`;
 }

@@ -6,7 +6,15 @@ import type WebSocket from 'ws';
 import { openSocket } from '../e2e/sockets.ts';
 import { cpuMs, percentile, type Spread, spread } from './measure.ts';
 import { type Bench, type Row, runPart } from './part.ts';
-import { echoUrl, gatewayAlone, gatewayAndRuntime, peers, type Relay } from './proxies.ts';
+import {
+  echoUrl,
+  gatewayAlone,
+  gatewayAndRuntime,
+  gatewayOnWs,
+  peers,
+  type Relay,
+  type StartRelay,
+} from './proxies.ts';
 
 const SMALL = JSON.stringify({
   id: 123,
@@ -97,7 +105,7 @@ async function measure(bench: Bench): Promise<[string, Row[]]> {
     : { rounds: 4, connections: 64, small: 500, bigConnections: 16, big: 6 };
   const echo = await bench.program('echo');
   const { port } = echo.ready as { port: number };
-  const starts = [...peers(bench), gatewayAlone, gatewayAndRuntime];
+  const starts: StartRelay[] = [...peers(bench), gatewayAlone, gatewayOnWs, gatewayAndRuntime];
   const all = await Promise.all(
     starts.map(async (start) => {
       const proxy = await start(bench, port);

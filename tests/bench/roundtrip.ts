@@ -44,7 +44,7 @@ function rowOf(
 
 await runPart('roundtrip', 150, async (bench) => {
   const [roundCount, count] = bench.quick ? [1, 20] : [7, 1000];
-  const all = await contenders(bench, 1, true);
+  const all = await contenders(bench, { pin: true, wsFront: true });
   const tables = [];
   for (const method of ['Browser.getVersion', 'Runtime.evaluate'] satisfies Method[]) {
     const rounds: Round[] = [];

@@ -8,7 +8,7 @@ const SESSIONS = 4;
 
 await runPart('screenshots', 180, async (bench) => {
   const [rounds, count] = bench.quick ? [1, 2] : [5, 15];
-  const all = await contenders(bench, SESSIONS, false);
+  const all = await contenders(bench, { sessions: SESSIONS });
   const ask = (one: Contender, shots: number): Promise<Screenshots> =>
     one.client.ask<Screenshots>({ what: 'screenshots', count: shots } satisfies ClientRequest);
   const perSecond = new Map<Contender, number[]>(all.map((one) => [one, []]));

@@ -6,18 +6,18 @@ import { Counters } from '../../../src/core/counters.ts';
 import { keepNewSpaceSmall } from '../../../src/core/heap.ts';
 import { Presence } from '../../../src/core/presence.ts';
 import type { Sandboxes } from '../../../src/core/sandboxes.ts';
-import { Gateway } from '../../../src/gateway/server.ts';
+import { type FrontName, openFront } from '../../../src/gateway/front.ts';
 import { args, serve } from './answer.ts';
 
-const [endpoint] = args as [Endpoint];
+const [endpoint, browserPath, front] = args as [Endpoint, string, FrontName];
 const way: Way = { endpoint, prefix: '' };
 const presence = new Presence('bench', () => {});
 const sandboxes = {
   find: () => ({ spec: {} }),
-  attach: async () => presence.join('client', way, '/', () => 'restart'),
+  attach: async () => presence.join('client', way, browserPath, () => 'restart'),
 } as unknown as Sandboxes;
 const access = new Access([], randomBytes(32));
 keepNewSpaceSmall();
 const log = { info() {}, warn: console.error, error: console.error };
-const gateway = new Gateway({ access, sandboxes, apiSocket: '/nowhere', counters: new Counters(), log });
+const gateway = await openFront(front, { access, sandboxes, apiSocket: '/nowhere', counters: new Counters(), log });
 serve({ port: await gateway.listen('127.0.0.1', 0) });
