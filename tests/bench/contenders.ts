@@ -14,6 +14,16 @@ export interface Contender {
   readonly relays: readonly number[];
 }
 
+/** As it is called in a table. */
+export function wayOf({ name, driver }: Contender): string {
+  return `${driver === 'docker' ? 'docker ' : ''}${name}`;
+}
+
+/** The direct way to the same browser. */
+export function directOf({ driver }: Contender, all: readonly Contender[]): Contender {
+  return all.find((one) => one.name === 'direct' && one.driver === driver) as Contender;
+}
+
 export interface ContenderOptions {
   /** Of each client. Default: 1. */
   readonly sessions?: number;
@@ -21,6 +31,8 @@ export interface ContenderOptions {
   readonly pin?: boolean;
   /** One more for `BERTH_FRONT=ws`. Default: false. */
   readonly wsFront?: boolean;
+  /** Of tests/bench/programs; told where to connect and `sessions`. Default: `client`. */
+  readonly program?: 'client' | 'loader';
 }
 
 /**
@@ -28,7 +40,7 @@ export interface ContenderOptions {
  * other proxies.
  */
 export async function contenders(bench: Bench, options: ContenderOptions): Promise<Contender[]> {
-  const { sessions = 1, pin = false, wsFront = false } = options;
+  const { sessions = 1, pin = false, wsFront = false, program = 'client' } = options;
   const all: Contender[] = [];
   for (const driver of await drivers(bench)) {
     if (driver === 'docker' && !canEnterNetworks(bench)) continue;
@@ -37,7 +49,7 @@ export async function contenders(bench: Bench, options: ContenderOptions): Promi
     const browser = await browserPort(service, sandboxId);
     const at = (port: number): string => `ws://127.0.0.1:${port}${browser.path}`;
     const add = async (name: string, url: string, relays: readonly number[], inNetworkOf?: number): Promise<void> => {
-      all.push({ name, driver, client: await bench.program('client', [url, sessions], inNetworkOf), relays });
+      all.push({ name, driver, client: await bench.program(program, [url, sessions], inNetworkOf), relays });
     };
     await add('direct', at(browser.port), [], driver === 'docker' ? browser.pid : undefined);
     if (driver === 'local') {

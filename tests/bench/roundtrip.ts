@@ -2,7 +2,7 @@
  * (a) What stands between a client and its browser adds to a CDP call: the same Chromium met directly, through other proxies and
  * through Berth, all on one CPU, in turns.
  */
-import { type Contender, contenders } from './contenders.ts';
+import { type Contender, contenders, directOf, wayOf } from './contenders.ts';
 import { cpuMs, type Spread, spread } from './measure.ts';
 import { type Row, runPart } from './part.ts';
 import type { ClientRequest, Trips } from './programs/client.ts';
@@ -21,7 +21,7 @@ function rowOf(
   const at = (round: Round, who: Contender): Trips => round.get(who) as Trips;
   const added = (round: Round, who: Contender, base: Contender): number => at(round, who).p50 - at(round, base).p50;
   const row: Row = {
-    way: `${one.driver === 'docker' ? 'docker ' : ''}${one.name}`,
+    way: wayOf(one),
     'p50 us': of((round) => at(round, one).p50),
     'p99 us': of((round) => at(round, one).p99),
   };
@@ -61,13 +61,10 @@ await runPart('roundtrip', 150, async (bench) => {
       }
       rounds.push(round);
     }
-    const find = (name: string, driver: string): Contender | undefined =>
-      all.find((one) => one.name === name && one.driver === driver);
-    const localDirect = find('direct', 'local') as Contender;
-    const way = find('nginx', 'local');
+    const way = all.find(({ name, driver }) => name === 'nginx' && driver === 'local');
     const rows = all.map((one) => {
-      const direct = find('direct', one.driver) as Contender;
-      const row = rowOf(one, rounds, direct, way && { way, direct: localDirect });
+      const direct = directOf(one, all);
+      const row = rowOf(one, rounds, direct, way && { way, direct: directOf(way, all) });
       return one === direct ? row : { ...row, 'CPU us a call': ((cpu.get(one) ?? 0) * 1000) / (roundCount * count) };
     });
     tables.push({ title: `${method}: ${roundCount} rounds of ${count} calls, everything on one CPU`, rows });

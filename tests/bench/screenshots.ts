@@ -1,5 +1,5 @@
 /** (c) Four sessions that take screenshots at once, each in its own context: throughput as a share of the direct way's, in turns. */
-import { type Contender, contenders } from './contenders.ts';
+import { type Contender, contenders, directOf, wayOf } from './contenders.ts';
 import { spread } from './measure.ts';
 import { runPart } from './part.ts';
 import type { ClientRequest, Screenshots } from './programs/client.ts';
@@ -17,11 +17,14 @@ await runPart('screenshots', 180, async (bench) => {
     for (const one of all) perSecond.get(one)?.push((await ask(one, count)).perSecond);
   }
   const rows = all.map((one) => {
-    const direct = all.find(({ name, driver }) => name === 'direct' && driver === one.driver) as Contender;
+    const direct = directOf(one, all);
     const mine = perSecond.get(one) as number[];
     const share = mine.map((value, round) => value / (perSecond.get(direct)?.[round] as number));
-    const way = `${one.driver === 'docker' ? 'docker ' : ''}${one.name}`;
-    return { way, 'per second': spread(mine), ...(one === direct ? {} : { 'share of direct': spread(share) }) };
+    return {
+      way: wayOf(one),
+      'per second': spread(mine),
+      ...(one === direct ? {} : { 'share of direct': spread(share) }),
+    };
   });
   return [{ title: `${SESSIONS} sessions at once, ${rounds} rounds of ${count} screenshots each`, rows }];
 });

@@ -13,6 +13,8 @@ const PARTS = {
   vnc: 'berth',
   idle: 'runtime (ours)',
   warm: 'local: POST /sandboxes to READY',
+  bulk: 'berth, ws front',
+  pageload: 'berth',
 } as const;
 
 describe('the bench, with few and short rounds', { timeout: 300_000 }, () => {

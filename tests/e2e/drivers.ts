@@ -41,7 +41,7 @@ export interface Site {
 }
 
 /** Serves pages where the sandboxes can see them. Containers cannot see this machine's loopback; that is as it should be. */
-export async function serveSite(handler: RequestListener): Promise<Site> {
+export async function serveSite(handler: RequestListener, driver = DRIVER): Promise<Site> {
   const servers: Server[] = [];
   const listen = async (host: string): Promise<string> => {
     const server = createServer(handler);
@@ -50,7 +50,7 @@ export async function serveSite(handler: RequestListener): Promise<Site> {
     return `http://${host}:${(server.address() as AddressInfo).port}`;
   };
   const here = await listen('127.0.0.1');
-  const url = DRIVER === 'local' ? here : await listen(await gatewayOfNetwork());
+  const url = driver === 'local' ? here : await listen(await gatewayOfNetwork());
   return {
     url,
     here,

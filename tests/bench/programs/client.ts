@@ -5,7 +5,8 @@ import { args, serve } from './answer.ts';
 
 export type ClientRequest =
   | { readonly what: 'trips'; readonly method: 'Browser.getVersion' | 'Runtime.evaluate'; readonly count: number }
-  | { readonly what: 'screenshots'; readonly count: number };
+  | { readonly what: 'screenshots'; readonly count: number }
+  | { readonly what: 'bulk'; readonly count: number; readonly mib: number };
 /** In microseconds. */
 export interface Trips {
   readonly p50: number;
@@ -14,6 +15,10 @@ export interface Trips {
 export interface Screenshots {
   readonly perSecond: number;
   readonly bytes: number;
+}
+
+export interface Bulk {
+  readonly mibPerSecond: number;
 }
 
 const PAGE = `data:text/html,<body>${'<p style="color:teal">The quick brown fox jumps over the lazy dog.</p>'.repeat(40)}`;
@@ -58,8 +63,22 @@ async function screenshots(sessions: readonly Session[], count: number): Promise
   return { perSecond: (sessions.length * count * 1000) / (performance.now() - since), bytes };
 }
 
+/** A page that answers with this much, one call after the other. */
+async function bulk({ raw, id }: Session, { count, mib }: ClientRequest & { what: 'bulk' }): Promise<Bulk> {
+  const length = mib * 1024 * 1024;
+  const since = performance.now();
+  for (let i = 0; i < count; i++) {
+    const text = (await raw.evaluate(`'${i % 10}'.repeat(${length})`, id)) as string;
+    if (text.length !== length) throw new Error(`${text.length} characters instead of ${length}`);
+  }
+  return { mibPerSecond: (mib * count * 1000) / (performance.now() - since) };
+}
+
 const [url, count] = args as [string, number];
 const sessions = await Promise.all(Array.from({ length: count }, () => open(url)));
-serve({}, (request: ClientRequest) =>
-  request.what === 'trips' ? trips(sessions[0] as Session, request) : screenshots(sessions, request.count),
-);
+const [first] = sessions as [Session, ...Session[]];
+serve({}, async (request: ClientRequest) => {
+  if (request.what === 'trips') return trips(first, request);
+  if (request.what === 'bulk') return bulk(first, request);
+  return screenshots(sessions, request.count);
+});
