@@ -6,7 +6,19 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 /** Each alone: `node dist/tests/bench/<part>.js`. */
-const PARTS = ['roundtrip', 'relay', 'screenshots', 'connections', 'start', 'warm', 'vnc', 'idle', 'bulk', 'pageload'];
+const PARTS = [
+  'roundtrip',
+  'relay',
+  'screenshots',
+  'connections',
+  'start',
+  'warm',
+  'vnc',
+  'idle',
+  'replay',
+  'bulk',
+  'pageload',
+];
 const args = process.argv.slice(2);
 
 let child: ChildProcess | undefined;

@@ -74,11 +74,27 @@ export function withChildren(roots: readonly number[]): number[] {
 
 /** Binds these processes, all their threads and what they start from now on to the last CPU that we may use. */
 export function pinToOneCpu(pids: readonly number[]): void {
+  pin(pids, String(ourCpus().at(-1)));
+}
+
+/** Leaves that CPU to those on it: binds these processes, likewise, to all others that we may use, if there are any. */
+export function pinAway(pids: readonly number[]): void {
+  const others = ourCpus().slice(0, -1);
+  if (others.length > 0) pin(pids, others.join(','));
+}
+
+function ourCpus(): number[] {
   const list = /^Cpus_allowed_list:\s+(\S+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
-  const cpu = list.split(/[-,]/).at(-1) as string;
+  return list.split(',').flatMap((range) => {
+    const [first = 0, last = first] = range.split('-').map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+}
+
+function pin(pids: readonly number[], cpus: string): void {
   for (const pid of pids) {
     try {
-      execFileSync('taskset', ['-a', '-c', '-p', cpu, String(pid)], { stdio: 'ignore' });
+      execFileSync('taskset', ['-a', '-c', '-p', cpus, String(pid)], { stdio: 'ignore' });
     } catch (err) {
       // Chromium's helpers come and go.
       if (readdirSync('/proc').includes(String(pid))) throw err;

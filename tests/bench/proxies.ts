@@ -29,7 +29,8 @@ export function peers(bench: Bench): StartRelay[] {
   return [...found, httpProxy];
 }
 
-async function nginx(program: string, bench: Bench, upstream: number): Promise<Relay> {
+/** `more` stands beside the location that passes everything on. */
+export async function nginx(program: string, bench: Bench, upstream: number, more = ''): Promise<Relay> {
   const port = await freePort();
   const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((n) => `${n}_temp_path ${bench.folder}/n;`);
   const config = join(bench.folder, `nginx-${port}.conf`);
@@ -42,7 +43,7 @@ http {
   server { listen 127.0.0.1:${port}; location / {
     proxy_pass http://127.0.0.1:${upstream}; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 1h;
     proxy_set_header Host localhost; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
-  } }
+  } ${more} }
 }\n`,
   );
   const { pid, stop } = await bench.server(program, ['-p', bench.folder, '-e', 'stderr', '-c', config], port);

@@ -13,6 +13,7 @@ const PARTS = {
   vnc: 'berth',
   idle: 'runtime (ours)',
   warm: 'local: POST /sandboxes to READY',
+  replay: 'berth, all together',
   bulk: 'berth, ws front',
   pageload: 'berth',
 } as const;
