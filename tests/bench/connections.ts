@@ -42,7 +42,7 @@ interface Memory {
 }
 
 await runPart('connections', 180, async (bench) => {
-  const [rounds, connections, settleMs] = bench.quick ? [1, 50, 50] : [3, 2000, 2000];
+  const [rounds, connections, settleMs] = bench.quick ? [1, 50, 50] : [3, 2000, 1500];
   const { port } = (await bench.program('echo')).ready as { port: number };
   const starts: StartRelay[] = [...peers(bench), gatewayAlone, gatewayOnWs, gatewayAndRuntime];
   const found = new Map<string, { idle: Memory[]; each: Memory[] }>();

@@ -102,7 +102,7 @@ interface Counts {
 async function measure(bench: Bench): Promise<[string, Row[]]> {
   const counts: Counts = bench.quick
     ? { rounds: 1, connections: 4, small: 20, bigConnections: 2, big: 1 }
-    : { rounds: 4, connections: 64, small: 500, bigConnections: 16, big: 6 };
+    : { rounds: 3, connections: 64, small: 500, bigConnections: 16, big: 6 };
   const echo = await bench.program('echo');
   const { port } = echo.ready as { port: number };
   const starts: StartRelay[] = [...peers(bench), gatewayAlone, gatewayOnWs, gatewayAndRuntime];

@@ -7,7 +7,7 @@ import type { ClientRequest, Screenshots } from './programs/client.ts';
 const SESSIONS = 4;
 
 await runPart('screenshots', 180, async (bench) => {
-  const [rounds, count] = bench.quick ? [1, 2] : [5, 15];
+  const [rounds, count] = bench.quick ? [1, 2] : [5, 10];
   const all = await contenders(bench, { sessions: SESSIONS });
   const ask = (one: Contender, shots: number): Promise<Screenshots> =>
     one.client.ask<Screenshots>({ what: 'screenshots', count: shots } satisfies ClientRequest);

@@ -56,7 +56,7 @@ async function bare(
 }
 
 async function measure(bench: Bench): Promise<Table[]> {
-  const rounds = bench.quick ? 1 : 20;
+  const rounds = bench.quick ? 1 : 12;
   const services = await Promise.all((await drivers(bench)).map((driver) => bench.service(driver)));
   const times = new Map<string, number[]>();
   const note = (name: string, ms: number): void => {

@@ -102,7 +102,7 @@ async function changes(way: Way, raw: Raw, sessionId: string, count: number): Pr
 }
 
 await runPart('vnc', 120, async (bench) => {
-  const [rounds, count] = bench.quick ? [1, 5] : [5, 40];
+  const [rounds, count] = bench.quick ? [1, 5] : [5, 30];
   const service = await bench.service('local');
   const sandbox = await service.client.create({ viewport: { width: 1280, height: 720 } });
   const command = (await pidsOf(service, sandbox.sandboxId)).map(commandOf).find((c) => c.startsWith('X0tigervnc '));

@@ -15,7 +15,7 @@ function row(name: string, values: readonly number[]): Row {
 }
 
 async function measure(bench: Bench): Promise<Table[]> {
-  const rounds = bench.quick ? 1 : 20;
+  const rounds = bench.quick ? 1 : 12;
   const rows: Row[] = [];
   for (const driver of await drivers(bench)) {
     const service = await bench.service(driver, { BERTH_POOL_SIZE: '1' });
