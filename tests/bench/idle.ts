@@ -57,6 +57,7 @@ async function useOf(service: Service, ids: readonly string[], seconds: number):
     const part = pid === service.process.pid ? SERVICE : partOf(pid);
     uses.set(part, add(uses.get(part) ?? NOTHING, { ...now, cpuMs: now.cpuMs - then.cpuMs }));
   }
+  if (!uses.has(SERVICE)) throw new Error(`the service has ended: ${service.log().slice(-2000)}`);
   return uses;
 }
 
