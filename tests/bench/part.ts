@@ -39,6 +39,15 @@ export class Bench {
     this.quick = quick;
   }
 
+  /** Numbers of rounds: at most so many, and after the third none that would begin when `seconds` have gone, as on a busy machine. */
+  *rounds(most: number, seconds: number): Generator<number> {
+    const since = performance.now();
+    for (let round = 0; round < most; round++) {
+      if (round > 2 && performance.now() - since > seconds * 1000) return;
+      yield round;
+    }
+  }
+
   /** Starts a program of tests/bench/programs; in the network of process `inNetworkOf`, where that is given. */
   async program(name: string, args: readonly unknown[] = [], inNetworkOf?: number): Promise<Program> {
     const file = fileURLToPath(new URL(`./programs/${name}.js`, import.meta.url));

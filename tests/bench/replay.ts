@@ -113,7 +113,7 @@ async function measure(one: Contender, phase: Phase, audience: Program, request:
   return { ...replay, ...(await tell<Got>({ what: 'stop' })), cpu };
 }
 
-await runPart('replay', 120, async (bench) => {
+await runPart('replay', 180, async (bench) => {
   const [rounds, seconds, fileMib] = bench.quick ? [1, 0.3, 2] : [3, 1, 64];
   const all = await contenders(bench, fileMib);
   const audience = await bench.program('audience');
