@@ -58,6 +58,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   '@aws-sdk/client-s3': ['src/storage/'],
   '@aws-sdk/s3-request-presigner': ['src/storage/'],
   pino: ['src/app.ts', 'cmd/'],
+  esbuild: ['cmd/bundle.mjs'],
   'chrome-launcher': ['src/app.ts'],
   'openapi-fetch': ['src/client/'],
   '@novnc/novnc': ['src/app.ts', 'src/console/'],

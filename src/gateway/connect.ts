@@ -86,11 +86,16 @@ async function connected(options: GatewayOptions, req: UpgradeRequest, signal: A
     } catch (err) {
       // The browser died a moment ago and its runtime has not said so yet: the next one is on its way. It may die, too; after
       // three in a minute the sandbox ends, and with it the wait.
-      const died = err instanceof AppError && err.errorName === 'BROWSER_UNREACHABLE' && !signal.aborted;
-      if (kind !== 'client' || !died) throw err;
-      attachment = await options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
+      if (kind !== 'client' || signal.aborted || !isUnreachable(err)) throw err;
+      const next = options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
+      // None came: then what was wrong with the last one says more.
+      attachment = await next.catch((why: unknown) => Promise.reject(isUnreachable(why) ? err : why));
     }
   }
+}
+
+function isUnreachable(err: unknown): boolean {
+  return err instanceof AppError && err.errorName === 'BROWSER_UNREACHABLE';
 }
 
 /** Opens the sandbox's side. */

@@ -54,9 +54,9 @@ export class Harness {
     };
     const sandboxes = {
       find: () => ({ spec: {} }),
-      attach: async (_id: string, _kind: string, _record: boolean, signal: AbortSignal) => {
+      attach: async (_id: string, _kind: string, _record: boolean, _signal: AbortSignal, not?: string) => {
         // As of a sandbox whose browser is not followed by another in time.
-        if (signal.aborted) throw new AppError('BROWSER_UNREACHABLE', 'its browser is down');
+        if (not !== undefined) throw new AppError('BROWSER_UNREACHABLE', 'its browser is down');
         return join();
       },
     } as unknown as Sandboxes;
