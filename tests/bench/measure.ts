@@ -46,6 +46,14 @@ export function pssKb(pids: readonly number[]): number {
   return sum(rollups.map((text) => Number(/^Pss:\s+(\d+)/m.exec(text)?.[1] ?? 0)));
 }
 
+/** Memory that no file stands behind, what several share divided among them. Who else runs makes no difference to it. */
+export function privateKb(pids: readonly number[]): number {
+  const rollups = pids.map((pid) => readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'));
+  return sum(
+    rollups.flatMap((text) => [...text.matchAll(/^Pss_(?:Anon|Shmem):\s+(\d+)/gm)].map(([, kb]) => Number(kb))),
+  );
+}
+
 function sum(values: readonly number[]): number {
   return values.reduce((a, b) => a + b, 0);
 }

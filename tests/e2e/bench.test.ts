@@ -16,6 +16,7 @@ const PARTS = {
   replay: 'berth, all together',
   bulk: 'berth, ws front',
   pageload: 'berth',
+  flags: "Berth's",
 } as const;
 
 describe('the bench, with few and short rounds', { timeout: 300_000 }, () => {

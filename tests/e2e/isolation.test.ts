@@ -272,7 +272,7 @@ describe('Processes', () => {
 
   it("Chromium, X server, window manager and VNC server run as the sandbox's own user, never as root.", AS_ROOT, () => {
     for (const inhabitant of [a, b]) {
-      const pids = pidsOf(inhabitant).filter((pid) => !commandOf(pid).some((arg) => arg.endsWith('runtime.js')));
+      const pids = pidsOf(inhabitant).filter((pid) => !commandOf(pid).some((arg) => /runtime\.m?js$/.test(arg)));
       assert.ok(pids.length > 5, `${pids.length} processes`);
       for (const pid of pids) {
         const status = statusOf(pid);
