@@ -2,7 +2,6 @@
  * Berth's gateway, API and recordings in one process, as they are in the service. Only sandboxes are faked: each is there, whatever
  * its id, and its browser and screen are on ports that were given. No driver, no runtime, no registry.
  */
-import '../../../src/core/heap.ts';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,12 +12,14 @@ import { Access } from '../../../src/core/access.ts';
 import type { Way } from '../../../src/core/contracts.ts';
 import { Counters } from '../../../src/core/counters.ts';
 import { Events } from '../../../src/core/events.ts';
+import { keepNewSpaceSmall } from '../../../src/core/heap.ts';
 import { type AttachKind, Presence } from '../../../src/core/presence.ts';
 import type { Sandboxes } from '../../../src/core/sandboxes.ts';
 import { openFront } from '../../../src/gateway/front.ts';
 import { DiskDownloads } from '../../../src/storage/downloads.ts';
 import { args, serve } from './answer.ts';
 
+keepNewSpaceSmall();
 const [dataDir, cdpPort, vncPort] = args as [string, number, number];
 const config = loadConfig({ PATH: process.env.PATH, BERTH_DATA_DIR: dataDir, BERTH_RUN_DIR: '/nowhere' });
 const log = { info() {}, warn: console.error, error: console.error };
