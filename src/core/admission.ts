@@ -32,8 +32,8 @@ export interface Place {
 }
 
 /**
- * Memory that a sandbox takes until it is READY, in megabytes: an idle one has 310 MB (PSS). Counted in full for each one
- * that is starting, since the kernel's figure shows of it only what it has touched so far.
+ * Memory that a sandbox takes until it is READY, in megabytes: an idle one has 200 to 420 MB (PSS, docs/performance.md).
+ * Counted in full for each one that is starting, since the kernel's figure shows of it only what it has touched so far.
  */
 const START_MB = 300;
 /** Nobody tells when memory becomes free, so while somebody waits it is looked at this often, in milliseconds. */
