@@ -269,7 +269,8 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     meaning:
       'Sandboxes started ahead of demand and kept ready for creates, 0 to 100; 0 keeps none. By template: `default=2,wide=1`. ' +
       '`2..8` keeps as many as creates came in the last minute, but no fewer than 2 and no more than 8.',
-    danger: 'Each takes 200 to 420 MB at rest (the more there are, the less), and is given up when a create needs its room.',
+    danger:
+      'Each takes 200 to 420 MB at rest (the more there are, the less), and is given up when a create needs its room.',
     parse: parsePool,
   },
   chromium: {

@@ -5,7 +5,7 @@
 import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { privateKb } from './measure.ts';
+import { privateKb, unlessGone } from './measure.ts';
 import { type Bench, type Row, runPart } from './part.ts';
 import { commandOf, pidsOf } from './sandbox.ts';
 
@@ -53,9 +53,9 @@ async function measure(bench: Bench, name: string, index: number): Promise<Row> 
   const { sandboxId } = await service.client.create({ recording: 'off' });
   await sleep(bench.quick ? 0 : SETTLE_SECONDS * 1000);
   const pids = (await pidsOf(service, sandboxId)).filter((pid) => commandOf(pid).includes(CHROMIUM));
-  const memory = privateKb(pids) / 1000;
+  const sizes = pids.flatMap((pid) => unlessGone(() => privateKb([pid])) ?? []);
   await service.client.delete(sandboxId);
-  return { 'command line': name, processes: pids.length, 'private MB': memory };
+  return { 'command line': name, processes: sizes.length, 'private MB': sizes.reduce((a, b) => a + b, 0) / 1000 };
 }
 
 await runPart('flags', 180, async (bench) => {

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DriverName } from '../e2e/drivers.ts';
 import type { Service } from '../e2e/service.ts';
-import { cpuMs, pssKb, rssKb } from './measure.ts';
+import { cpuMs, pssKb, rssKb, unlessGone } from './measure.ts';
 import { type Bench, type Row, runPart, type Table } from './part.ts';
 import { commandOf, drivers, pidsOf } from './sandbox.ts';
 
@@ -34,14 +34,8 @@ function add(a: Use, b: Use): Use {
   return { processes: a.processes + b.processes, pssKb: a.pssKb + b.pssKb, cpuMs: a.cpuMs + b.cpuMs };
 }
 
-/** Undefined when it has gone: Chromium's helpers come and go. */
 function look(pid: number): Use | undefined {
-  try {
-    return { processes: 1, pssKb: pssKb([pid]), cpuMs: cpuMs([pid]) };
-  } catch (err) {
-    if (['ENOENT', 'ESRCH'].includes((err as NodeJS.ErrnoException).code ?? '')) return undefined;
-    throw err;
-  }
+  return unlessGone(() => ({ processes: 1, pssKb: pssKb([pid]), cpuMs: cpuMs([pid]) }));
 }
 
 /** What the parts of these sandboxes use in the next seconds, all of them together. */

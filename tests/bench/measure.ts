@@ -46,6 +46,16 @@ export function pssKb(pids: readonly number[]): number {
   return sum(rollups.map((text) => Number(/^Pss:\s+(\d+)/m.exec(text)?.[1] ?? 0)));
 }
 
+/** What a look at a process says; undefined when it has gone: Chromium's helpers come and go. */
+export function unlessGone<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (err) {
+    if (['ENOENT', 'ESRCH'].includes((err as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw err;
+  }
+}
+
 /** Memory that no file stands behind, what several share divided among them. Who else runs makes no difference to it. */
 export function privateKb(pids: readonly number[]): number {
   const rollups = pids.map((pid) => readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'));
