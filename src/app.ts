@@ -199,7 +199,7 @@ async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Lo
 function findRuntime(): string {
   const whole = inRoot('dist/runtime.mjs');
   const parts = ['dist/src/core/', 'dist/src/runtime/'].flatMap((folder) =>
-    readdirSync(inRoot(folder), { withFileTypes: true }).map(({ name }) => inRoot(`${folder}${name}`)),
+    readdirSync(inRoot(folder)).map((name) => inRoot(`${folder}${name}`)),
   );
   const entry = inRoot('dist/cmd/runtime.js');
   const made = statSync(whole, { throwIfNoEntry: false })?.mtimeMs ?? 0;
