@@ -66,7 +66,7 @@ function chromiumArgs(config: RuntimeConfig): string[] {
     // Without a GPU this is the only way to WebGL, which ordinary pages need; it costs nothing until one asks.
     '--enable-unsafe-swiftshader',
     `--disable-features=${DISABLED_FEATURES.join(',')}`,
-    // A process less, and 16 MB of 114 that nothing else shares (docs/performance.md). It costs no wall: on Linux Chromium
+    // A process less, and 15 MB of 116 that nothing else shares (docs/performance.md). It costs no wall: on Linux Chromium
     // starts its network process without a sandbox (--service-sandbox-type=none).
     '--enable-features=NetworkServiceInProcess2',
     ...['--window-position=0,0', `--window-size=${width},${height}`, '--start-maximized'],
