@@ -109,7 +109,7 @@ export class Pool {
       const good =
         this.#free(templateName).length <= this.#wanted(templateName) &&
         this.#free().length <= this.#room() &&
-        spec.pooled === (await this.#shape(templateName));
+        spec.pooled === this.#shape(templateName, await this.#options.driver.shape());
       if (found.ended || !good) throw new Error('it is not what would be started now');
       await this.#makeReady(pooled, this.#pauses.adopt);
       this.#options.log.info({ handle: spec.id }, 'took over a pooled sandbox of an earlier run');
@@ -274,21 +274,20 @@ export class Pool {
 
   /** Starts one if one is missing; how long to wait for the next look. */
   async #fill(): Promise<number> {
-    const { admission, log } = this.#options;
+    const { admission, driver, log } = this.#options;
     const pausesFor = this.#notBefore - performance.now();
     if (pausesFor > 0) return pausesFor;
     try {
-      for (const name of this.#options.sizes.keys()) {
-        const shape = await this.#shape(name);
-        for (const pooled of this.#free(name)) if (pooled.spec.pooled !== shape) void this.#end(pooled);
+      const madeBy = await driver.shape();
+      for (const pooled of this.#free()) {
+        if (pooled.spec.pooled !== this.#shape(pooled.spec.templateName, madeBy)) void this.#end(pooled);
       }
       this.trim();
       const templateName = this.#neediest();
       if (templateName === undefined) return this.#pauses.full;
-      const shape = await this.#shape(templateName);
       const leave = this.#free().length < this.#room() ? admission.enterAhead() : undefined;
       if (!leave) return this.#pauses.busy;
-      await this.#start(templateName, shape).finally(leave);
+      await this.#start(templateName, this.#shape(templateName, madeBy)).finally(leave);
       this.#failures = 0;
       return 0;
     } catch (err) {
@@ -385,12 +384,11 @@ export class Pool {
     return address && this.#options.openLink(address, nobody, signal).catch(() => undefined);
   }
 
-  /** What a pooled sandbox that is started now would be made of. Throws TEMPLATE_NOT_FOUND. */
-  async #shape(templateName: string): Promise<string> {
-    const { driver, plain } = this.#options;
-    const { id, createdAt, ...made } = plain(templateName, '');
+  /** What a pooled sandbox would be made of that is started now, `madeBy` being the driver's part of it. Throws TEMPLATE_NOT_FOUND. */
+  #shape(templateName: string, madeBy: string): string {
+    const { id, createdAt, ...made } = this.#options.plain(templateName, '');
     return createHash('sha256')
-      .update(JSON.stringify([made, await driver.shape()]))
+      .update(JSON.stringify([made, madeBy]))
       .digest('hex')
       .slice(0, 16);
   }
