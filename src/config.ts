@@ -11,7 +11,7 @@ import { type ArchiveConfig, archiveContradiction, archiveSettings } from './con
 import { parsePool } from './config/pool.ts';
 import { parseAddress, parseInteger, parseWord, type Setting } from './config/setting.ts';
 import type { ApiKey } from './core/access.ts';
-import type { PoolSize } from './core/pool.ts';
+import type { PoolSize } from './core/demand.ts';
 
 /** A setting that stops the start: one sentence that names it and says what is wrong. Never holds a key. */
 export class ConfigError extends Error {

@@ -1,4 +1,4 @@
-import type { PoolSize } from '../core/pool.ts';
+import type { PoolSize } from '../core/demand.ts';
 import { parseInteger } from './setting.ts';
 
 /** Of one template. */

@@ -1,13 +1,8 @@
 import { createHash, randomUUID } from 'node:crypto';
 import type { Admission } from './admission.ts';
 import type { Driver, FoundSandbox, Log, OpenRuntimeLink, RuntimeAddress, RuntimeLink } from './contracts.ts';
+import { Demand, type PoolSize } from './demand.ts';
 import { hasEnded, type SandboxSpec, type SandboxStatus } from './sandbox.ts';
-
-/** How many sandboxes of one template wait: always the least, and more, up to the most, while creates come often. */
-export interface PoolSize {
-  readonly min: number;
-  readonly max: number;
-}
 
 /** What the pool is made of, and how large it is to be. */
 export interface PoolOptions {
@@ -71,8 +66,7 @@ export class Pool {
   readonly #all = new Map<string, Pooled>();
   readonly #endings = new Set<Promise<void>>();
   readonly #claims: ReadonlyMap<string, { warm: number; cold: number }>;
-  /** When the creates of the last minute came (`performance.now()`), by template. */
-  readonly #creates: ReadonlyMap<string, number[]>;
+  readonly #demand: Demand;
   #failures = 0;
   /** No start before this moment (`performance.now()`): the last one failed. */
   #notBefore = 0;
@@ -83,9 +77,8 @@ export class Pool {
   constructor(options: PoolOptions) {
     this.#options = options;
     this.#pauses = options.pauses ?? PAUSES;
-    const templates = [...options.sizes.keys()];
-    this.#claims = new Map(templates.map((name) => [name, { warm: 0, cold: 0 }]));
-    this.#creates = new Map(templates.map((name) => [name, []]));
+    this.#demand = new Demand(options.sizes, this.#pauses.demand);
+    this.#claims = new Map([...options.sizes.keys()].map((name) => [name, { warm: 0, cold: 0 }]));
   }
 
   /** Those that may be claimed now, by template. */
@@ -144,7 +137,7 @@ export class Pool {
     const { templateName } = spec;
     const claims = this.#claims.get(templateName);
     if (!claims) return undefined;
-    this.#note(templateName);
+    this.#demand.note(templateName);
     for (let pooled = taken; pooled; pooled = this.take(spec)) {
       try {
         const address = await this.#claim(pooled, spec);
@@ -190,14 +183,6 @@ export class Pool {
     await Promise.all(this.#endings);
   }
 
-  /** Remembers that a create came. */
-  #note(templateName: string): void {
-    const creates = this.#creates.get(templateName) as number[];
-    creates.push(performance.now());
-    // More than that many are never wanted.
-    if (creates.length > (this.#options.sizes.get(templateName)?.max ?? 0)) creates.shift();
-  }
-
   /** Those that nobody is being given, of one template or of all. */
   #free(templateName?: string): Pooled[] {
     return [...this.#all.values()].filter(
@@ -212,32 +197,14 @@ export class Pool {
     if (one) void this.#end(one);
   }
 
-  /** How many of this template there should be, were there room for all. */
   #wanted(templateName: string): number {
-    const size = this.#options.sizes.get(templateName);
-    if (!size || this.#closed) return 0;
-    const creates = this.#creates.get(templateName) ?? [];
-    const since = performance.now() - this.#pauses.demand;
-    while (creates[0] !== undefined && creates[0] < since) creates.shift();
-    return Math.min(size.max, Math.max(size.min, creates.length));
+    return this.#closed ? 0 : this.#demand.of(templateName);
   }
 
   /** How many there may be, of all templates together. */
   #room(): number {
     const { admission, living } = this.#options;
     return this.#closed ? 0 : Math.max(0, admission.room(living()));
-  }
-
-  /** The template that lacks the greatest part of what is wanted of it; undefined when none lacks any. */
-  #neediest(): string | undefined {
-    let neediest: string | undefined;
-    let least = 1;
-    for (const name of this.#options.sizes.keys()) {
-      // None wanted is nothing to divide by, and lacks nothing: that is NaN, which is less than no number.
-      const share = this.#free(name).length / this.#wanted(name);
-      if (share < least) [neediest, least] = [name, share];
-    }
-    return neediest;
   }
 
   async #claim(pooled: Pooled, spec: SandboxSpec): Promise<RuntimeAddress | undefined> {
@@ -283,7 +250,7 @@ export class Pool {
         if (pooled.spec.pooled !== this.#shape(pooled.spec.templateName, madeBy)) void this.#end(pooled);
       }
       this.trim();
-      const templateName = this.#neediest();
+      const templateName = this.#demand.neediest((name) => this.#free(name).length);
       if (templateName === undefined) return this.#pauses.full;
       const leave = this.#free().length < this.#room() ? admission.enterAhead() : undefined;
       if (!leave) return this.#pauses.busy;

@@ -2,11 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { assertMayChange, type Principal, sees } from './access.ts';
 import type { Admission } from './admission.ts';
 import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
+import type { PoolSize } from './demand.ts';
 import { AppError } from './errors.ts';
 import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
 import { LiveSandbox, type SandboxInfo, type Turn } from './live.ts';
-import { Pool, type PoolSize } from './pool.ts';
+import { Pool } from './pool.ts';
 import type { AttachKind, Attachment } from './presence.ts';
 import { Removals } from './removals.ts';
 import {

@@ -3,7 +3,8 @@ import { afterEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Admission } from '../../src/core/admission.ts';
 import type { Driver, RuntimeClaim, RuntimeLink, RuntimeLinkEvents } from '../../src/core/contracts.ts';
-import { Pool, type PoolOptions, type PoolSize } from '../../src/core/pool.ts';
+import type { PoolSize } from '../../src/core/demand.ts';
+import { Pool, type PoolOptions } from '../../src/core/pool.ts';
 import { DEFAULTS, type SandboxSpec, type SandboxStatus } from '../../src/core/sandbox.ts';
 
 const READY: SandboxStatus = {
