@@ -1,6 +1,7 @@
-import { readFile, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { SandboxSpec } from '../core/sandbox.ts';
+import { readJson, unlessGone } from './files.ts';
 import { folderOf } from './folders.ts';
 
 /**
@@ -16,19 +17,6 @@ export interface Claim {
 /** Undefined when the sandbox of this folder, or link to one, was not claimed. */
 export async function readClaim(dir: string): Promise<Claim | undefined> {
   return readJson(join(dir, 'claim.json'));
-}
-
-/**
- * What one of our own files says. Undefined when there is none, and for one that was being written when service or machine
- * went down: after a loss of power also a file that was renamed into place may be empty.
- */
-export async function readJson<T>(file: string): Promise<T | undefined> {
-  const text = await readFile(file, 'utf8').catch(unlessGone);
-  try {
-    return text === undefined ? undefined : (JSON.parse(text) as T);
-  } catch {
-    return undefined;
-  }
 }
 
 /** From the moment the file is there, the sandbox is the new one, whoever is killed then. */
@@ -58,9 +46,4 @@ export async function behind(path: string): Promise<string> {
 /** Whether this is a link to a folder that is gone. */
 export async function dangles(path: string): Promise<boolean> {
   return (await behind(path)) !== path && (await stat(path).catch(unlessGone)) === undefined;
-}
-
-function unlessGone(err: NodeJS.ErrnoException): undefined {
-  if (err.code !== 'ENOENT' && err.code !== 'ENOTDIR') throw err;
-  return undefined;
 }

@@ -2,6 +2,7 @@ import { createHash, createHmac } from 'node:crypto';
 import { chmod, chown, lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AppError } from '../core/errors.ts';
+import { unlessGone } from './files.ts';
 
 /** Names of sandboxes' folders; everything else in a run folder is not a sandbox. */
 export const FOLDER_NAME = /^[0-9a-f]{12}$/;
@@ -72,8 +73,4 @@ export async function openToPassers(dataDir: string, inside: string): Promise<vo
     await chmod(dataDir, (mode & 0o777) | 0o001);
   }
   await chmod(way, 0o701);
-}
-
-function unlessGone(err: NodeJS.ErrnoException): void {
-  if (err.code !== 'ENOENT') throw err;
 }

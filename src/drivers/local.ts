@@ -15,7 +15,8 @@ import {
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { removeTracesOfX } from '../core/xtraces.ts';
-import { behind, dangles, linkClaim, readClaim, readJson, writeClaim } from './claims.ts';
+import { behind, dangles, linkClaim, readClaim, writeClaim } from './claims.ts';
+import { readJson } from './files.ts';
 import {
   downloadsOf,
   FOLDER_NAME,
