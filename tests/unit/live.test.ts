@@ -2,20 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Driver, RuntimeLink, RuntimeLinkEvents } from '../../src/core/contracts.ts';
 import { LiveSandbox } from '../../src/core/live.ts';
-import { DEFAULTS, type EndedReason, type SandboxSpec, type SandboxStatus } from '../../src/core/sandbox.ts';
+import type { EndedReason, SandboxStatus } from '../../src/core/sandbox.ts';
+import { STATUS, spec } from './sandbox.ts';
 
-const STATUS: SandboxStatus = {
-  state: 'READY',
-  changes: {},
-  idleDeadline: null,
-  expiresAt: 1,
-  clients: 0,
-  viewers: 0,
-  recorder: { state: 'off' },
-  browserRestarts: 0,
-  stages: {},
-};
-const SPEC: SandboxSpec = { id: 'x', owner: 'me', templateName: 'default', createdAt: 1, ...DEFAULTS, metadata: {} };
 const ADDRESS = { endpoint: { path: 'x' }, secret: '', direct: true };
 
 /** A sandbox whose runtime does at once what it is told, or what the test has put in its place. */
@@ -41,7 +30,7 @@ function setUp() {
     },
     close() {},
   } as unknown as RuntimeLink;
-  const live = new LiveSandbox(SPEC, {
+  const live = new LiveSandbox(spec(), {
     driver: { start: async () => ADDRESS, stop: async () => {} } as unknown as Driver,
     async openLink(_address, to) {
       if (!world.answers) throw new Error('no runtime');

@@ -5,27 +5,16 @@ import { Admission } from '../../src/core/admission.ts';
 import type { Driver, RuntimeClaim, RuntimeLink, RuntimeLinkEvents } from '../../src/core/contracts.ts';
 import type { PoolSize } from '../../src/core/demand.ts';
 import { Pool, type PoolOptions } from '../../src/core/pool.ts';
-import { DEFAULTS, type SandboxSpec, type SandboxStatus } from '../../src/core/sandbox.ts';
+import type { SandboxSpec, SandboxStatus } from '../../src/core/sandbox.ts';
+import { STATUS, spec } from './sandbox.ts';
 
 const READY: SandboxStatus = {
-  state: 'READY',
-  changes: {},
+  ...STATUS,
   pooled: true,
-  idleDeadline: null,
-  expiresAt: 1,
-  clients: 0,
-  viewers: 0,
-  recorder: { state: 'off' },
-  browserRestarts: 0,
   devtools: { port: 1, browserPath: '/devtools/browser/x' },
-  stages: {},
 };
 /** Short, so that no case waits long for anything that has to happen. */
 const PAUSES = { adopt: 300, afterClaim: 5, busy: 5, failed: 20, failedMost: 80, full: 10, demand: 500 };
-
-function spec(over: Partial<SandboxSpec> = {}): SandboxSpec {
-  return { id: 'mine', owner: 'me', templateName: 'default', createdAt: 1, ...DEFAULTS, metadata: {}, ...over };
-}
 
 const pools: Pool[] = [];
 afterEach(async () => {
