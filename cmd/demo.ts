@@ -52,7 +52,7 @@ async function tour(): Promise<void> {
   const { PATH = '/usr/local/bin:/usr/bin:/bin', TZ } = process.env;
   app = await step('service started', () => startApp(loadConfig(env), TZ === undefined ? { PATH } : { PATH, TZ }));
   say(`listening at ${app.url}`);
-  const berth = new BerthClient(app.url, loadConfig(env).apiKeys[0]?.key);
+  const berth = new BerthClient(app.url, process.env.BERTH_API_KEY ?? process.env.BERTH_API_KEYS?.split(':')[1]);
   const sandbox = await step('sandbox created: Chromium, desktop, VNC and recorder are up', () =>
     berth.create({ recording: 'always' }),
   );

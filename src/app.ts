@@ -1,15 +1,15 @@
-import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Launcher } from 'chrome-launcher';
 import { type Logger, pino } from 'pino';
 import { Api } from './api/server.ts';
 import { Validator } from './api/validate.ts';
+import { keysFileOf, loadMasterKey, readKeysFile, watchKeysFile } from './app/keys.ts';
 import { createRecordings } from './app/recordings.ts';
 import { loadTemplates } from './app/templates.ts';
-import type { Config } from './config.ts';
+import { type Config, exposure } from './config.ts';
 import { Access } from './core/access.ts';
 import { Admission } from './core/admission.ts';
 import type { Driver } from './core/contracts.ts';
@@ -17,11 +17,14 @@ import { Counters } from './core/counters.ts';
 import { accepts } from './core/endpoint.ts';
 import { AppError } from './core/errors.ts';
 import { Events } from './core/events.ts';
+import { KeyRing } from './core/keys.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
 import { openFront } from './gateway/front.ts';
+import { FileAudit } from './registry/audit.ts';
 import { EmbeddedRegistry } from './registry/embedded.ts';
+import { EmbeddedTickets } from './registry/tickets.ts';
 import { openRuntimeLink } from './runtime/link.ts';
 import { DiskDownloads } from './storage/downloads.ts';
 
@@ -53,13 +56,21 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   const templates = await loadTemplates(config.templates, new Validator(openapiYaml));
   const unknown = [...config.poolSizes.keys()].find((name) => !templates.has(name));
   if (unknown !== undefined) throw new Error(`BERTH_POOL_SIZE: no template is called "${unknown}".`);
+  const keys = new KeyRing(config.apiKeys);
+  const keysFile = keysFileOf(config);
+  keys.setFiled(await readKeysFile(keysFile));
+  const exposed = exposure(config, keys.size);
+  if (exposed !== undefined) throw new Error(exposed);
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   await mkdir(config.runDir, { recursive: true, mode: 0o711 });
   const apiSocket = join(config.runDir, 'api');
   await assertAlone(apiSocket, config.dataDir);
 
-  const masterKey = await loadMasterKey(join(config.dataDir, 'master.key'));
-  const access = new Access(config.apiKeys, masterKey);
+  const masterKey = await loadMasterKey(config);
+  const tickets = await EmbeddedTickets.open(join(config.dataDir, 'tickets.jsonl'));
+  const publicOrigin = config.publicUrl === undefined ? {} : { publicOrigin: new URL(config.publicUrl).origin };
+  const access = new Access({ keys, masterKey, tickets, ...publicOrigin });
+  const audit = await FileAudit.open(join(config.dataDir, 'audit.jsonl'), log);
   const registry = await EmbeddedRegistry.open(join(config.dataDir, 'history.jsonl'));
   const driver = await createDriver(config, env, masterKey, log);
   await driver.check();
@@ -96,6 +107,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   const api = new Api(
     {
       access,
+      tickets,
+      audit,
       sandboxes,
       recordings: recordings.recordings,
       ...(recordings.uploads ? { uploads: recordings.uploads } : {}),
@@ -115,7 +128,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     },
     apiSocket,
   );
-  const gateway = await openFront(config.front, { access, sandboxes, apiSocket, counters, log });
+  const gateway = await openFront(config.front, { access, sandboxes, apiSocket, counters, audit, log });
   let port: number;
   try {
     await api.listen();
@@ -128,16 +141,21 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     await recordings.close();
     throw err;
   }
+  const unwatchKeys = watchKeysFile(keysFile, keys, log);
   const shown = config.host.includes(':') ? `[${config.host}]` : config.host;
   const url = `http://${shown}:${port}`;
   log.info({ url, driver: driver.name, dataDir: config.dataDir, sandboxes: sandboxes.count }, 'Berth serves');
-  if (access.open) log.warn('No API keys are set (BERTH_API_KEYS): anybody on this machine may use this service.');
+  if (access.open)
+    log.warn(
+      'There are no API keys (BERTH_API_KEYS, or berth keys add): anybody on this machine may use this service.',
+    );
   return {
     url,
     port,
     log,
     async close(stopSandboxes) {
       clearInterval(forgetting);
+      unwatchKeys();
       // Nobody new is admitted from here on, but the door stays open for those who ask how it goes.
       await sandboxes.close(stopSandboxes);
       // Whoever reads events has a right to the last ones and to a proper end.
@@ -146,7 +164,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       gateway.close();
       await api.close();
       await recordings.close();
-      await registry.close();
+      await Promise.all([registry.close(), tickets.close(), audit.close()]);
       // Not where sandboxes live on in it, nor where it is not ours to remove.
       await rmdir(config.runDir).catch(() => {});
       await driver.close?.().catch((err: unknown) => log.error({ err }, 'the driver could not tidy up'));
@@ -229,21 +247,6 @@ function createLog(level: string): Logger {
 async function assertAlone(apiSocket: string, dataDir: string): Promise<void> {
   if (await accepts({ path: apiSocket }))
     throw new Error(`Another Berth already serves ${dataDir}: give this one its own BERTH_DATA_DIR.`);
-}
-
-/** The key that every other secret is derived from: made at the first start, kept with 0600. */
-async function loadMasterKey(file: string): Promise<Buffer> {
-  const fresh = randomBytes(32);
-  try {
-    await writeFile(file, fresh, { mode: 0o600, flag: 'wx' });
-    return fresh;
-  } catch (err) {
-    if ((err as NodeJS.ErrnoException).code !== 'EEXIST') throw err;
-  }
-  const key = await readFile(file);
-  if (key.length !== 32)
-    throw new Error(`${file} is damaged: it must hold 32 bytes. Remove it; links handed out so far stop working then.`);
-  return key;
 }
 
 /** Debian's /usr/bin/chromium is a shell script around this one; it costs a third of a second at every start. */

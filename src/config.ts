@@ -7,10 +7,10 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { type AccessConfig, accessSettings } from './config/access.ts';
 import { type ArchiveConfig, archiveContradiction, archiveSettings } from './config/archive.ts';
 import { parsePool } from './config/pool.ts';
 import { parseAddress, parseInteger, parseWord, type Setting } from './config/setting.ts';
-import type { ApiKey } from './core/access.ts';
 import type { PoolSize } from './core/demand.ts';
 
 /** A setting that stops the start: one sentence that names it and says what is wrong. Never holds a key. */
@@ -26,7 +26,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 
 /** The settings, parsed, checked and frozen. */
-export interface Config extends ArchiveConfig {
+export interface Config extends AccessConfig, ArchiveConfig {
   /** Address to listen on; loopback unless there are keys. */
   readonly host: string;
   /** TCP port; 0 takes any free one. */
@@ -55,7 +55,6 @@ export interface Config extends ArchiveConfig {
   readonly recordingsTenantGb: number;
   /** Absolute path of the file with templates. */
   readonly templates: string | undefined;
-  readonly apiKeys: readonly ApiKey[];
   /** Without a trailing slash; undefined: the address each request came to. */
   readonly publicUrl: string | undefined;
   readonly maxSandboxes: number;
@@ -201,15 +200,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     danger: 'As `BERTH_RECORDINGS_GB`; recordings of which nobody remembers the tenant are not counted.',
     parse: (text) => parseInteger(text, 0, 1_048_576),
   },
-  apiKeys: {
-    name: 'BERTH_API_KEYS',
-    default: '',
-    defaultShown: 'none',
-    meaning:
-      'Comma-separated `tenant:key[:role]`; role `admin`, `user` (default) or `viewer`; keys of 16 characters or more.',
-    danger: 'Without keys everybody who reaches the port may do everything.',
-    parse: parseApiKeys,
-  },
+  ...accessSettings,
   publicUrl: {
     name: 'BERTH_PUBLIC_URL',
     default: '',
@@ -331,12 +322,13 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   const config = all as unknown as Config;
   const contradiction = archiveContradiction(config);
   if (contradiction) throw new ConfigError(contradiction);
-  if (config.apiKeys.length === 0 && !isLoopback(config.host)) {
-    throw new ConfigError(
-      `BERTH_HOST is ${config.host}, which others can reach, but BERTH_API_KEYS is empty, so anybody could use your browsers; set keys or listen on 127.0.0.1.`,
-    );
-  }
   return Object.freeze(config);
+}
+
+/** Why a service of these settings would be open to strangers; undefined when it is not. `keys`: how many there are, those of the keys file included. */
+export function exposure({ host }: Config, keys: number): string | undefined {
+  if (keys > 0 || isLoopback(host)) return undefined;
+  return `BERTH_HOST is ${host}, which others can reach, but there are no keys (BERTH_API_KEYS, or berth keys add), so anybody could use your browsers; set keys or listen on 127.0.0.1.`;
 }
 
 /** The README's table of settings, in Markdown. */
@@ -408,30 +400,6 @@ function parseName(text: string): string {
 function parseImage(text: string): string {
   if (/^[a-z0-9][A-Za-z0-9_.:/@-]{0,254}$/.test(text)) return text;
   throw new Error('must be the name of an image, such as berth-runtime or registry.example.com/berth-runtime:1');
-}
-
-/** Entries are told by their number: any part of one might be the key, typed into the wrong place. */
-function parseApiKeys(text: string): readonly ApiKey[] {
-  if (text.trim() === '') return Object.freeze([]);
-  const seen = new Set<string>();
-  const keys = text.split(',').map((entry, index): ApiKey => {
-    const [tenant = '', key = '', role = 'user', ...more] = entry.trim().split(':');
-    const where = `has in entry ${index + 1}`;
-    if (!entry.includes(':') || more.length > 0)
-      throw new Error(`${where} something other than tenant:key or tenant:key:role`);
-    if (!/^[A-Za-z0-9_.-]{1,64}$/.test(tenant)) {
-      throw new Error(`${where} a tenant that is not 1 to 64 letters, digits, dots, dashes or underscores`);
-    }
-    if (!/^[\x21-\x7e]{16,}$/.test(key))
-      throw new Error(`${where} a key shorter than 16 characters, or with spaces or accents`);
-    if (role !== 'admin' && role !== 'user' && role !== 'viewer') {
-      throw new Error(`${where} a role other than admin, user and viewer`);
-    }
-    if (seen.has(key)) throw new Error(`${where} the same key as an entry before it`);
-    seen.add(key);
-    return Object.freeze({ tenant, key, role });
-  });
-  return Object.freeze(keys);
 }
 
 /** Looked at right here because with the local driver the browser is on this machine. */

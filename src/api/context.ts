@@ -5,3 +5,8 @@ import type { Principal } from '../core/access.ts';
 export function principalOf(ctx: { readonly state: Context['state'] }): Principal {
   return ctx.state.principal as Principal;
 }
+
+/** Where the client is, as the gateway says. */
+export function addressOf(ctx: Context): string {
+  return ctx.get('x-real-ip');
+}

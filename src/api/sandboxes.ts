@@ -1,4 +1,3 @@
-import type { IncomingMessage } from 'node:http';
 import type { Router } from '@koa/router';
 import type { Context } from 'koa';
 import { sees } from '../core/access.ts';
@@ -8,6 +7,7 @@ import { isoTime } from '../core/recording.ts';
 import { hasEnded, type SandboxState } from '../core/sandbox.ts';
 import type { ChangeInput, CreateInput, Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
+import { readJson } from './body.ts';
 import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 import type { Validator } from './validate.ts';
@@ -18,9 +18,6 @@ interface SandboxRoutesDeps {
   readonly urls: Urls;
   readonly validator: Validator;
 }
-
-/** Largest request body, in bytes. */
-const MAX_BODY = 1024 * 1024;
 
 /** Sandboxes: create, look, end, record. */
 export function sandboxRoutes(router: Router, { sandboxes, recordings, urls, validator }: SandboxRoutesDeps): void {
@@ -101,8 +98,7 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
   const { spec, status, ended } = info;
   const updatedAt = ended?.endedAt ?? status?.readyAt ?? spec.createdAt;
   const over = hasEnded(info.state) || ended !== undefined;
-  // The addresses carry tickets that let their bearer do everything, which is more than a viewer may.
-  const mayUse = !over && principalOf(ctx).role !== 'viewer';
+  const mayUse = principalOf(ctx).role !== 'viewer';
   return {
     sandboxId: spec.id,
     templateName: spec.templateName,
@@ -124,26 +120,8 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
     metadata: spec.metadata,
     browserRestarts: status?.browserRestarts ?? 0,
     startStages: status?.stages ?? {},
-    ...(mayUse
-      ? { cdpUrl: urls.automation(ctx, info), vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }
-      : {}),
+    // The addresses carry tickets, for looking alone where the caller may do no more.
+    ...(!over && mayUse ? { cdpUrl: urls.automation(ctx, info) } : {}),
+    ...(over ? {} : { vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }),
   };
-}
-
-/** The JSON body, undefined when there is none. Throws INVALID_REQUEST and PAYLOAD_TOO_LARGE. */
-async function readJson(req: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  // Not destroyed when too large: the gateway's connection, which others use next, has to be read to the end.
-  for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_BODY) throw new AppError('PAYLOAD_TOO_LARGE', `The body is larger than ${MAX_BODY} bytes.`);
-    chunks.push(chunk);
-  }
-  if (size === 0) return undefined;
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString());
-  } catch (err) {
-    throw new AppError('INVALID_REQUEST', `body: not JSON: ${(err as Error).message}`);
-  }
 }

@@ -2,14 +2,16 @@ import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { Router } from '@koa/router';
 import Koa, { type Context } from 'koa';
-import { type Access, assertMayChange, type Principal, sees } from '../core/access.ts';
-import type { Downloads, Log } from '../core/contracts.ts';
+import { type Access, sees } from '../core/access.ts';
+import type { Audit, Downloads, Log, TicketMemory } from '../core/contracts.ts';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Events } from '../core/events.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
 import type { UploadStatus } from '../recordings/uploader.ts';
+import { auditRoutes, recordAudit } from './audit.ts';
+import { authenticate } from './authenticate.ts';
 import { principalOf } from './context.ts';
 import { devToolsRoutes } from './devtools.ts';
 import { downloadRoutes } from './downloads.ts';
@@ -19,12 +21,16 @@ import { metaRoutes, type Readiness } from './meta.ts';
 import { metricsRoutes } from './metrics.ts';
 import { recordingRoutes } from './recordings.ts';
 import { sandboxRoutes } from './sandboxes.ts';
+import { sessionRoutes } from './session.ts';
+import { ticketRoutes } from './tickets.ts';
 import { Urls } from './urls.ts';
 import { Validator } from './validate.ts';
 
 /** What the API is made of. */
 export interface ApiOptions {
   readonly access: Access;
+  readonly tickets: TicketMemory;
+  readonly audit: Audit;
   readonly sandboxes: Sandboxes;
   readonly recordings: Recordings;
   readonly downloads: Downloads;
@@ -81,10 +87,14 @@ function buildApp(options: ApiOptions): Koa {
   // Unanswered errors are already answered and logged by the first middleware.
   app.silent = true;
   app.use(answerErrors(options.log, options.counters));
-  app.use(authenticate(options.access));
+  app.use(authenticate(options));
+  app.use(recordAudit(options.audit));
   app.use(refuseUnrouted);
 
   metaRoutes(router, { ready: options.ready, openapiYaml: options.openapiYaml });
+  sessionRoutes(router, { access: options.access, urls });
+  auditRoutes(router, { audit: options.audit, validator });
+  ticketRoutes(router, { ...options, urls, validator });
   sandboxRoutes(router, { sandboxes: options.sandboxes, recordings: options.recordings, urls, validator });
   eventRoutes(router, { sandboxes: options.sandboxes, events: options.events, validator });
   metricsRoutes(router, options);
@@ -147,29 +157,3 @@ const refuseUnrouted: Koa.Middleware = async (ctx, next) => {
   if (ctx.status === 405 || ctx.status === 501)
     throw new AppError('METHOD_NOT_ALLOWED', `${ctx.path} does not take ${ctx.method}.`);
 };
-
-/** Paths that anybody may read: they say nothing about sandboxes. */
-const PUBLIC_PATHS = /^\/(health|readyz|openapi\.yaml|novnc\/.*)$/;
-
-/** Who asks, or 401; a ticket opens only what belongs to its sandbox and role. */
-function authenticate(access: Access): Koa.Middleware {
-  return async (ctx, next) => {
-    if (!PUBLIC_PATHS.test(ctx.path)) {
-      const principal = authenticated(access, ctx);
-      // Whatever the route: no other method changes anything.
-      if (!/^(GET|HEAD|OPTIONS)$/.test(ctx.method)) assertMayChange(principal);
-      ctx.state.principal = principal;
-    }
-    await next();
-  };
-}
-
-function authenticated(access: Access, ctx: Context): Principal {
-  const query = new URLSearchParams(ctx.querystring);
-  const ticketed = /^\/sandboxes\/([^/]+)\/(live|json)(\/|$)/.exec(ctx.path);
-  const from = { headers: ctx.headers, query };
-  if (!ticketed) return access.authenticate(from);
-  const role = ticketed[2] === 'live' ? 'control' : 'automation';
-  // The bearer of a ticket for this very sandbox may use what the ticket is for, whoever owns it.
-  return access.authenticateFor(from, ticketed[1] as string, role) ?? { tenant: '', role: 'admin' };
-}

@@ -145,6 +145,47 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/sandboxes/{id}/tickets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        /** Tickets that were made with POST, without those that have expired or were revoked. */
+        get: operations["listTickets"];
+        put?: never;
+        /** A ticket to hand on; whoever has it may do with this one sandbox what its role says, without a key. */
+        post: operations["createTicket"];
+        /** Revoke every ticket of the sandbox, those in addresses handed out before included, and end the connections made with them. */
+        delete: operations["revokeTickets"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/tickets/{ticketId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                ticketId: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revoke one ticket and end the connections made with it. */
+        delete: operations["revokeTicket"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/sandboxes/{id}/json/version": {
         parameters: {
             query?: never;
@@ -497,6 +538,42 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who is asking. */
+        get: operations["getSession"];
+        put?: never;
+        /** Sign a browser in. With a key, sets the cookie `berth_session` (HttpOnly, SameSite=Strict, twelve hours), which counts as that key for pages of this service. */
+        post: operations["beginSession"];
+        /** Sign a browser out. */
+        delete: operations["endSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who did what, and who was refused, newest first. For keys of the role admin. */
+        get: operations["listAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -569,6 +646,75 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * @description automation: drive the browser over CDP. control: see the screen, use mouse and keyboard. view: see the screen.
+         * @enum {string}
+         */
+        TicketRole: "automation" | "control" | "view";
+        CreateTicket: {
+            role: components["schemas"]["TicketRole"];
+            /** @description How long it counts; 3600 when not said. */
+            ttlSeconds?: number;
+            /** @description It opens one WebSocket and no more. */
+            oneTime?: boolean;
+        };
+        Ticket: {
+            /** @description Names it; opens nothing. */
+            ticketId: string;
+            role: components["schemas"]["TicketRole"];
+            oneTime: boolean;
+            /** Format: date-time */
+            createdAt: string;
+            /** Format: date-time */
+            expiresAt: string;
+            /** @description A one-time ticket that was used. */
+            used: boolean;
+        };
+        NewTicket: {
+            /** @description Names it; opens nothing. */
+            ticketId: string;
+            role: components["schemas"]["TicketRole"];
+            oneTime: boolean;
+            /** Format: date-time */
+            createdAt: string;
+            /** Format: date-time */
+            expiresAt: string;
+            used: boolean;
+            ticket: string;
+            /** @description The WebSocket that it opens, ready to connect to. */
+            url: string;
+            /** @description The page that it opens; not for automation. */
+            liveViewUrl?: string;
+        };
+        Session: {
+            tenant: string;
+            /** @enum {string} */
+            role: "admin" | "user" | "viewer";
+            /** @description The service has no keys: everybody on its machine may do everything. */
+            open: boolean;
+            /**
+             * Format: date-time
+             * @description When the cookie that was set expires.
+             */
+            expiresAt?: string;
+        };
+        AuditEntry: {
+            id: string;
+            /** Format: date-time */
+            at: string;
+            /** @description Such as sandbox.create, client.connect, recording.download or access.refused. */
+            action: string;
+            requestId: string;
+            tenant?: string;
+            /** @description The first 12 hex digits of the SHA-256 of the key. */
+            keyId?: string;
+            ticketId?: string;
+            address?: string;
+            sandboxId?: string;
+            detail?: {
+                [key: string]: string | number | boolean;
+            };
+        };
         CreateSandbox: {
             /** @description Named defaults for the fields that are left out, from BERTH_TEMPLATES. Default "default". */
             templateName?: string;
@@ -895,6 +1041,20 @@ export interface components {
         };
     };
     responses: {
+        /** @description Who is asking */
+        Session: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": {
+                    /** @constant */
+                    code: "SUCCESS";
+                    requestId: string;
+                    data: components["schemas"]["Session"];
+                };
+            };
+        };
         /** @description The sandbox */
         Sandbox: {
             headers: {
@@ -1035,6 +1195,12 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type SchemaTicketRole = components['schemas']['TicketRole'];
+export type SchemaCreateTicket = components['schemas']['CreateTicket'];
+export type SchemaTicket = components['schemas']['Ticket'];
+export type SchemaNewTicket = components['schemas']['NewTicket'];
+export type SchemaSession = components['schemas']['Session'];
+export type SchemaAuditEntry = components['schemas']['AuditEntry'];
 export type SchemaCreateSandbox = components['schemas']['CreateSandbox'];
 export type SchemaChangeSandbox = components['schemas']['ChangeSandbox'];
 export type SchemaBrowserClose = components['schemas']['BrowserClose'];
@@ -1055,6 +1221,7 @@ export type SchemaDownloadDeletedAnswer = components['schemas']['DownloadDeleted
 export type SchemaEvent = components['schemas']['Event'];
 export type SchemaEventListAnswer = components['schemas']['EventListAnswer'];
 export type SchemaError = components['schemas']['Error'];
+export type ResponseSession = components['responses']['Session'];
 export type ResponseSandbox = components['responses']['Sandbox'];
 export type ResponseHealth = components['responses']['Health'];
 export type ResponseReadiness = components['responses']['Readiness'];
@@ -1288,6 +1455,111 @@ export interface operations {
                 content: {
                     "text/html": string;
                 };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    listTickets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of them, oldest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        code: "SUCCESS";
+                        requestId: string;
+                        data: {
+                            tickets: components["schemas"]["Ticket"][];
+                        };
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    createTicket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateTicket"];
+            };
+        };
+        responses: {
+            /** @description Made. The ticket itself is told here and never again. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        code: "SUCCESS";
+                        requestId: string;
+                        data: components["schemas"]["NewTicket"];
+                    };
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    revokeTickets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Revoked */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    revokeTicket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                ticketId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Revoked */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             default: components["responses"]["Error"];
         };
@@ -1709,6 +1981,89 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["Export"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Session"];
+            default: components["responses"]["Error"];
+        };
+    };
+    beginSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Session"];
+            default: components["responses"]["Error"];
+        };
+    };
+    endSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Signed out */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    listAudit: {
+        parameters: {
+            query?: {
+                action?: string;
+                tenant?: string;
+                keyId?: string;
+                sandboxId?: string;
+                since?: string;
+                until?: string;
+                /** @description Only entries older than the one of this id. */
+                before?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The newest that match */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        code: "SUCCESS";
+                        requestId: string;
+                        data: {
+                            entries: components["schemas"]["AuditEntry"][];
+                        };
+                    };
+                };
+            };
             default: components["responses"]["Error"];
         };
     };

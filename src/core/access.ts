@@ -1,27 +1,24 @@
-import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, timingSafeEqual } from 'node:crypto';
+import type { TicketMemory } from './contracts.ts';
 import { AppError } from './errors.ts';
-
-/** admin: everything of every tenant. user: everything of its own tenant. viewer: reads its own tenant's, changes nothing. */
-export type Role = 'admin' | 'user' | 'viewer';
-
-/** One of `BERTH_API_KEYS`: a secret, whose sandboxes it shows, and what it may do with them. */
-export interface ApiKey {
-  readonly tenant: string;
-  readonly key: string;
-  readonly role: Role;
-}
+import { type ApiKey, digestOf, type KeyRing, type Role } from './keys.ts';
+import { derivedKey } from './secrets.ts';
+import type { Ticket, TicketRole } from './ticket.ts';
+import { Tickets } from './tickets.ts';
 
 /** Who is asking. */
 export interface Principal {
   readonly tenant: string;
   readonly role: Role;
+  /** Which key it came with; none while the door is open, nor with a ticket. */
+  readonly keyId?: string;
+  /** Of the bearer of a ticket, who acts for the owner of its sandbox and reaches nothing else. */
+  readonly ticket?: Ticket;
 }
-
-/** What a ticket lets its bearer do with one sandbox: drive it over CDP, or see and control its screen. */
-export type TicketRole = 'automation' | 'control';
 
 /** The parts of a request that say who is asking. Header names are lower case. */
 export interface Credentials {
+  readonly method?: string;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly query: URLSearchParams;
 }
@@ -29,77 +26,137 @@ export interface Credentials {
 /** Query parameters that carry secrets: never passed on. */
 export const SECRET_PARAMETERS = ['token', 'api_key', 'apiKey', 'ticket'] as const;
 
+/** Name of the cookie that a browser is signed in with. */
+export const SESSION_COOKIE = 'berth_session';
+/** How long it counts, in seconds. */
+export const SESSION_SECONDS = 12 * 3600;
+
 /** Tenant of everybody while no keys are set. */
 const OPEN_PRINCIPAL: Principal = { tenant: 'default', role: 'admin' };
 
-/** Keys and tickets: who may come in, and whose sandboxes they see. */
-export class Access {
-  readonly #keys: readonly { readonly digest: Buffer; readonly principal: Principal }[];
-  readonly #ticketKey: Buffer;
-  readonly #now: () => number;
+/** What {@link Access} is made of. */
+export interface AccessOptions {
+  readonly keys: KeyRing;
+  /** Signs tickets and sessions. */
+  readonly masterKey: Buffer;
+  readonly tickets: TicketMemory;
+  /** Origin of the address that clients use, when it is known: pages of it may use the cookie, whatever a proxy makes of `Host`. */
+  readonly publicOrigin?: string;
+  readonly now?: () => number;
+}
 
-  /** Without keys the door is open, but only to this machine's own programs and pages. `masterKey` signs tickets. */
-  constructor(keys: readonly ApiKey[], masterKey: Buffer, now: () => number = Date.now) {
-    this.#keys = keys.map((k) => ({ digest: sha256(k.key), principal: { tenant: k.tenant, role: k.role } }));
-    this.#ticketKey = createHmac('sha256', masterKey).update('tickets').digest();
+/** Keys, sessions and tickets: who may come in, and whose sandboxes they see. */
+export class Access {
+  readonly tickets: Tickets;
+  readonly #keys: KeyRing;
+  readonly #sessionKey: Buffer;
+  readonly #publicOrigin: string | undefined;
+  readonly #now: () => number;
+  #closed = false;
+
+  constructor({ keys, masterKey, tickets, publicOrigin, now = Date.now }: AccessOptions) {
+    this.#keys = keys;
+    this.tickets = new Tickets(derivedKey(masterKey, 'tickets'), tickets, now);
+    this.#sessionKey = derivedKey(masterKey, 'sessions');
+    this.#publicOrigin = publicOrigin;
     this.#now = now;
   }
 
-  /** True when no keys are set. */
+  /** True when no keys are set, and none ever were: taking the last one away must not let everybody in. */
   get open(): boolean {
-    return this.#keys.length === 0;
+    this.#closed ||= this.#keys.size > 0;
+    return !this.#closed;
   }
 
-  /** Throws UNAUTHORIZED (no or wrong key) or, while open, FORBIDDEN (a foreign page or name in `Origin` or `Host`). */
+  /**
+   * Throws UNAUTHORIZED (no or wrong key) or FORBIDDEN: while open, for a foreign page or name in `Origin` or `Host`; with
+   * keys, for a `tenantId` that is not the key's.
+   */
   authenticate(from: Credentials): Principal {
     if (this.open) {
       assertLocal(from);
       return OPEN_PRINCIPAL;
     }
-    const key = presentedKey(from);
-    if (key === undefined)
-      throw new AppError('UNAUTHORIZED', 'An API key is needed: Authorization: Bearer <key>, or X-API-Key.');
-    const digest = sha256(key);
-    let found: Principal | undefined;
-    // All keys are compared, so that the time taken says nothing about which one was near.
-    for (const entry of this.#keys) if (timingSafeEqual(entry.digest, digest)) found = entry.principal;
-    if (!found) throw new AppError('UNAUTHORIZED', 'The API key is not known.');
-    return found;
-  }
-
-  /** Lets in a ticket for this sandbox and role, else whoever {@link authenticate} accepts; undefined stands for the ticket's bearer. */
-  authenticateFor(from: Credentials, sandboxId: string, role: TicketRole): Principal | undefined {
-    const ticket = from.query.get('ticket');
-    if (ticket === null) return this.authenticate(from);
-    this.#checkTicket(ticket, sandboxId, role);
-    return undefined;
-  }
-
-  /** A signed ticket for one sandbox and role, valid until `expiresAt` (Unix milliseconds). Undefined while the door is open: none is needed. */
-  ticket(sandboxId: string, role: TicketRole, expiresAt: number): string | undefined {
-    if (this.open) return undefined;
-    const nonce = randomBytes(9).toString('base64url');
-    const payload = Buffer.from(JSON.stringify([sandboxId, role, Math.round(expiresAt), nonce])).toString('base64url');
-    return `${payload}.${this.#sign(payload)}`;
-  }
-
-  #checkTicket(ticket: string, sandboxId: string, role: TicketRole): void {
-    const [payload = '', signature = ''] = ticket.split('.');
-    if (!timingSafeEqual(sha256(signature), sha256(this.#sign(payload)))) {
-      throw new AppError('UNAUTHORIZED', 'The ticket is not valid.');
+    const presented = presentedKey(from);
+    const key = presented === undefined ? this.#sessionOf(from) : this.#keys.find(digestOf(presented));
+    if (!key) {
+      const why =
+        presented === undefined ? 'An API key is needed: Authorization: Bearer <key>, or X-API-Key.' : undefined;
+      throw new AppError('UNAUTHORIZED', why ?? 'The API key is not known.');
     }
-    const [id, ticketRole, expiresAt] = JSON.parse(Buffer.from(payload, 'base64url').toString()) as [
-      string,
-      string,
-      number,
-    ];
-    if (expiresAt < this.#now()) throw new AppError('UNAUTHORIZED', 'The ticket has expired.');
-    if (id !== sandboxId || ticketRole !== role) throw new AppError('FORBIDDEN', 'The ticket is for something else.');
+    const tenantId = from.query.get('tenantId');
+    if (tenantId !== null && tenantId !== key.tenant && key.role !== 'admin') {
+      throw new AppError('FORBIDDEN', 'tenantId: the key is of another tenant.');
+    }
+    return { tenant: key.tenant, role: key.role, keyId: key.id };
   }
 
-  #sign(payload: string): string {
-    return createHmac('sha256', this.#ticketKey).update(payload).digest('base64url');
+  /** Lets in a ticket for this sandbox and one of these roles, else whoever {@link authenticate} accepts. */
+  authenticateFor(from: Credentials, sandboxId: string, roles: readonly TicketRole[]): Principal | Ticket {
+    const ticket = from.query.get('ticket');
+    return ticket === null ? this.authenticate(from) : this.tickets.check(ticket, sandboxId, roles);
   }
+
+  /** A session for whoever came with a key: the cookie's value, and when it expires in Unix milliseconds. Undefined without a key. */
+  session(principal: Principal): { readonly value: string; readonly expiresAt: number } | undefined {
+    const key = principal.keyId === undefined ? undefined : this.#keys.get(principal.keyId);
+    if (!key) return undefined;
+    const expiresAt = this.#now() + SESSION_SECONDS * 1000;
+    return { value: `${key.id}.${expiresAt}.${this.#signSession(key, expiresAt)}`, expiresAt };
+  }
+
+  /**
+   * The key that the browser is signed in with. The cookie counts only where the browser says that our own page sent it:
+   * pages of other ports of this machine are of the same site, and `SameSite` lets theirs through.
+   */
+  #sessionOf(from: Credentials): ApiKey | undefined {
+    const cookies = (single(from.headers.cookie) ?? '').split(';').map((part) => part.trim());
+    const value = cookies.find((part) => part.startsWith(`${SESSION_COOKIE}=`))?.slice(SESSION_COOKIE.length + 1);
+    const [id = '', expires = '', signature = ''] = value?.split('.') ?? [];
+    const key = this.#keys.get(id);
+    const expiresAt = /^\d{1,15}$/.test(expires) ? Number(expires) : 0;
+    if (!key || expiresAt < this.#now()) return undefined;
+    // Of the digests of both: of one length, and nothing about where they differ.
+    if (!timingSafeEqual(digestOf(signature), digestOf(this.#signSession(key, expiresAt)))) return undefined;
+    this.#assertOwnPage(from);
+    return key;
+  }
+
+  /** Throws FORBIDDEN. */
+  #assertOwnPage({ method = 'GET', headers }: Credentials): void {
+    const site = single(headers['sec-fetch-site']);
+    const origin = single(headers.origin);
+    const own = origin !== undefined && (origin === this.#publicOrigin || hostOf(origin) === single(headers.host));
+    const foreign = (site !== undefined && site !== 'same-origin' && site !== 'none') || (origin !== undefined && !own);
+    // A browser says where each request comes from that changes something or opens a WebSocket (Fetch, section 3.2).
+    const needsOrigin = !/^(GET|HEAD|OPTIONS)$/.test(method) || headers.upgrade !== undefined;
+    if (foreign || (needsOrigin && !own)) {
+      throw new AppError('FORBIDDEN', 'A browser that is signed in may be used by pages of this service only.');
+    }
+  }
+
+  /** Over the whole digest: no other key of the same id has it. */
+  #signSession(key: ApiKey, expiresAt: number): string {
+    const said = `${key.digest.toString('hex')}.${expiresAt}`;
+    return createHmac('sha256', this.#sessionKey).update(said).digest('base64url');
+  }
+}
+
+/** Whether it is a ticket, and not the holder of a key. */
+export function isTicket(bearer: Principal | Ticket): bearer is Ticket {
+  return 'sandboxId' in bearer;
+}
+
+/** Who did something, for the audit log. */
+export function auditedAs(bearer: Principal | Ticket): { tenant?: string; keyId?: string; ticketId?: string } {
+  if (isTicket(bearer)) return { ticketId: bearer.id };
+  const { tenant, keyId, ticket } = bearer;
+  return { tenant, ...(keyId === undefined ? {} : { keyId }), ...(ticket ? { ticketId: ticket.id } : {}) };
+}
+
+/** Whether somebody was turned away for want of a right. */
+export function isRefusal(err: unknown): err is AppError {
+  return err instanceof AppError && (err.errorName === 'UNAUTHORIZED' || err.errorName === 'FORBIDDEN');
 }
 
 /** Whether the principal may see a thing of this owner. What nobody owns is the admin's. */
@@ -146,6 +203,11 @@ function assertLocal(from: Credentials): void {
   }
 }
 
+/** `name:port` of an origin, as `Host` has it. */
+function hostOf(origin: string): string | undefined {
+  return URL.canParse(origin) ? new URL(origin).host : undefined;
+}
+
 function hostnameOf(url: string): string | undefined {
   try {
     return new URL(url).hostname;
@@ -176,8 +238,4 @@ function presentedKey(from: Credentials): string | undefined {
 
 function single(value: string | string[] | undefined): string | undefined {
   return Array.isArray(value) ? value[0] : value;
-}
-
-function sha256(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
 }

@@ -3,6 +3,7 @@
  */
 import type { Segment, SegmentName } from './recording.ts';
 import type { EndedReason, EndedSandbox, PageInfo, SandboxChange, SandboxSpec, SandboxStatus } from './sandbox.ts';
+import type { Ticket } from './ticket.ts';
 
 /** Where something listens: a unix socket, or a private TCP address. */
 export type Endpoint = { readonly path: string } | { readonly host: string; readonly port: number };
@@ -151,6 +152,92 @@ export interface Registry {
   find(id: string): EndedSandbox | undefined;
   /** Newest first. */
   list(): readonly EndedSandbox[];
+  close(): Promise<void>;
+}
+
+/** A ticket that somebody asked for, as it is listed. Times are Unix milliseconds. */
+export interface TicketRecord extends Omit<Ticket, 'text'> {
+  readonly used: boolean;
+}
+
+/** What has to be remembered of tickets, which carry everything else themselves: across restarts, for as long as they would count. */
+export interface TicketMemory {
+  /** Of those that were asked for, oldest first, without those that have expired or were revoked. */
+  list(sandboxId: string): readonly TicketRecord[];
+  add(ticket: Omit<Ticket, 'text'>): Promise<void>;
+  /** Uses it up. Resolves with false when it was used before. */
+  use(id: string, expiresAt: number): Promise<boolean>;
+  isUsed(id: string): boolean;
+  /** Resolves when it will not count again, also after a restart. False when none of this id was asked for. */
+  revoke(id: string, sandboxId: string): Promise<boolean>;
+  isRevoked(id: string): boolean;
+  /** All of a sandbox, whoever made them: those that were made until now. */
+  revokeAll(sandboxId: string): Promise<void>;
+  /** Until when tickets of a sandbox were revoked, in Unix milliseconds; those of that very millisecond, too. */
+  revokedUntil(sandboxId: string): number | undefined;
+  close(): Promise<void>;
+}
+
+/** Something that somebody did, or was refused, as the audit log has it. Never holds a secret. */
+export interface AuditEntry {
+  /** Time in Unix milliseconds and a number that tells those of one millisecond apart: `<ms>-<n>`, in order. */
+  readonly id: string;
+  readonly at: number;
+  readonly action: AuditAction;
+  readonly requestId: string;
+  /** Who: the key's tenant and id, or the ticket's id. */
+  readonly tenant?: string;
+  readonly keyId?: string;
+  readonly ticketId?: string;
+  /** Where from. */
+  readonly address?: string;
+  readonly sandboxId?: string;
+  /** What else there is to say, such as a file's name or a ticket's role. */
+  readonly detail?: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** What is written down. */
+export type AuditAction =
+  | 'session.begin'
+  | 'session.end'
+  | 'access.refused'
+  | 'sandbox.create'
+  | 'sandbox.change'
+  | 'sandbox.stop'
+  | 'page.close'
+  | 'client.connect'
+  | 'viewer.connect'
+  | 'viewer.kick'
+  | 'control.take'
+  | 'control.give'
+  | 'ticket.create'
+  | 'ticket.revoke'
+  | 'recording.start'
+  | 'recording.stop'
+  | 'recording.download'
+  | 'recording.delete'
+  | 'download.download'
+  | 'download.delete';
+
+/** Which entries are wanted; times are Unix milliseconds. */
+export interface AuditQuery {
+  readonly action?: string;
+  readonly tenant?: string;
+  readonly keyId?: string;
+  readonly sandboxId?: string;
+  readonly since?: number;
+  readonly until?: number;
+  /** Only older ones than the entry of this id. */
+  readonly before?: string;
+  readonly limit: number;
+}
+
+/** Who did what: only ever added to. */
+export interface Audit {
+  /** Never fails; what could not be written is in the service's own log. */
+  record(what: Omit<AuditEntry, 'id' | 'at'>): void;
+  /** Newest first. */
+  find(query: AuditQuery): Promise<AuditEntry[]>;
   close(): Promise<void>;
 }
 

@@ -263,6 +263,11 @@ export class LiveSandbox {
     return this.#stopping;
   }
 
+  /** Ends the connections that were let in with this ticket, or with any. */
+  endTicket(ticketId: string | undefined): void {
+    this.#presence.endTicket({ code: 1008, reason: 'the ticket was revoked' }, ticketId);
+  }
+
   /** Lets go without ending it. */
   release(): void {
     this.#released = true;

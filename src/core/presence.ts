@@ -17,6 +17,8 @@ export interface Attachment {
   readonly way: Way;
   /** Path of the browser's own DevTools socket; empty for viewers. */
   readonly browserPath: string;
+  /** Of the ticket that it was let in with; set by the gateway. */
+  ticketId: string | undefined;
   /** Called for each message from the client; cheap enough for the hot path. */
   active(): void;
   /** The client is about to close the browser; answers what becomes of that, the sandbox's own part of it being under way. */
@@ -61,6 +63,13 @@ export class Presence {
     for (const entry of this.#attached) if (kind === undefined || entry.kind === kind) entry.end(ending);
   }
 
+  /** Ends those that were let in with this ticket, or with any. */
+  endTicket(ending: Ending, ticketId: string | undefined): void {
+    for (const entry of this.#attached) {
+      if (entry.ticketId !== undefined && (ticketId === undefined || entry.ticketId === ticketId)) entry.end(ending);
+    }
+  }
+
   /** Says it again, to a runtime whose connection is new. */
   repeat(): void {
     if (this.#attached.size > 0) this.#say([...this.#attached].some(({ kind }) => kind === 'client'));
@@ -100,6 +109,7 @@ class Joined implements Attachment {
   readonly way: Way;
   readonly browserPath: string;
   readonly closeBrowser: () => BrowserClose;
+  ticketId: string | undefined;
   readonly #presence: Presence;
   #listener: ((ending: Ending) => void) | undefined;
   #ending: Ending | undefined;

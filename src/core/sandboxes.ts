@@ -262,6 +262,11 @@ export class Sandboxes {
     return live.attach(kind, signal, not);
   }
 
+  /** Ends the connections to a sandbox that were let in with this ticket, or with any. */
+  endTicket(id: string, ticketId?: string): void {
+    this.#live.get(id)?.endTicket(ticketId);
+  }
+
   /** Whether nobody is admitted any more. */
   get closing(): boolean {
     return this.#closing;

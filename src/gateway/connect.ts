@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import type { Access, Credentials } from '../core/access.ts';
-import { sees } from '../core/access.ts';
-import type { Log } from '../core/contracts.ts';
+import { type Access, auditedAs, type Credentials, isRefusal, isTicket, type Principal, sees } from '../core/access.ts';
+import type { Audit, Log } from '../core/contracts.ts';
 import type { Counters } from '../core/counters.ts';
 import { AppError } from '../core/errors.ts';
 import type { Attachment } from '../core/presence.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
+import type { Ticket } from '../core/ticket.ts';
+import { assertSameSandbox } from '../core/tickets.ts';
 import { Bridge } from './bridge.ts';
 import { openCdp } from './cdp.ts';
 import { type WebSocketRoute, webSocketRoute } from './routes.ts';
@@ -19,6 +20,7 @@ export interface GatewayOptions {
   /** The API's private unix socket. */
   readonly apiSocket: string;
   readonly counters: Counters;
+  readonly audit: Audit;
   readonly log: Log;
 }
 
@@ -37,6 +39,8 @@ export interface UpgradeRequest extends Credentials {
   readonly requestId: string;
   /** Without the query. */
   readonly path: string;
+  /** Where the client is, as text. */
+  readonly address: string;
 }
 
 /** How long opening the connection inside the sandbox may take, in milliseconds. */
@@ -74,14 +78,19 @@ export async function connectSandbox(options: GatewayOptions, req: UpgradeReques
 async function connected(options: GatewayOptions, req: UpgradeRequest, signal: AbortSignal): Promise<Bridge> {
   const route = webSocketRoute(req.path);
   if (!route) throw new AppError('NOT_FOUND', `There is no WebSocket at ${req.path}.`);
-  assertAllowed(options, req, route);
+  const bearer = await admitted(options, req, route);
   const record = req.query.get('recording') === 'true';
   const { sandboxId, kind } = route;
   let attachment = await options.sandboxes.attach(sandboxId, kind, record, signal);
   for (;;) {
     try {
+      if (isTicket(bearer)) attachment.ticketId = bearer.id;
       const bridge = await open(options, route, attachment, signal);
-      options.log.info({ requestId: req.requestId, sandboxId, kind }, 'connected');
+      // Revoked while it was waiting, it was not among those whose end was asked for.
+      if (isTicket(bearer)) assertStands(options.access, bearer, bridge);
+      const { requestId, address } = req;
+      options.log.info({ requestId, sandboxId, kind }, 'connected');
+      options.audit.record({ action: `${kind}.connect`, requestId, ...auditedAs(bearer), address, sandboxId });
       return bridge;
     } catch (err) {
       // The browser died a moment ago and its runtime has not said so yet: the next one is on its way. It may die, too; after
@@ -91,6 +100,16 @@ async function connected(options: GatewayOptions, req: UpgradeRequest, signal: A
       // None came: then what was wrong with the last one says more.
       attachment = await next.catch((why: unknown) => Promise.reject(isUnreachable(why) ? err : why));
     }
+  }
+}
+
+/** Throws UNAUTHORIZED. */
+function assertStands({ tickets }: Access, ticket: Ticket, bridge: Bridge): void {
+  try {
+    tickets.assertStands(ticket);
+  } catch (err) {
+    bridge.abandon();
+    throw err;
   }
 }
 
@@ -116,13 +135,40 @@ async function open(
   }
 }
 
-function assertAllowed(options: GatewayOptions, req: UpgradeRequest, { sandboxId, role }: WebSocketRoute): void {
-  const principal = options.access.authenticateFor(req, sandboxId, role);
-  const info = SANDBOX_ID.test(sandboxId) ? options.sandboxes.find(sandboxId) : undefined;
-  if (!info || (principal && !sees(principal, info.spec.owner))) {
-    throw new AppError('SANDBOX_NOT_FOUND', `sandbox not found: ${sandboxId}`);
+/** Who it is, and may come in. A one-time ticket is used up by it. */
+async function admitted(
+  options: GatewayOptions,
+  req: UpgradeRequest,
+  { sandboxId, kind, roles }: WebSocketRoute,
+): Promise<Principal | Ticket> {
+  const { access, audit } = options;
+  try {
+    const bearer = access.authenticateFor(req, sandboxId, roles);
+    const info = SANDBOX_ID.test(sandboxId) ? options.sandboxes.find(sandboxId) : undefined;
+    if (!info || !(isTicket(bearer) || sees(bearer, info.spec.owner))) {
+      throw new AppError('SANDBOX_NOT_FOUND', `sandbox not found: ${sandboxId}`);
+    }
+    const looksOnly = bearer.role === 'view' || bearer.role === 'viewer';
+    if (looksOnly)
+      throw new AppError('FORBIDDEN', `This ${isTicket(bearer) ? 'ticket' : 'key'} may look but not control anything.`);
+    if (isTicket(bearer)) {
+      assertSameSandbox(bearer, info.spec.createdAt);
+      await access.tickets.redeem(bearer);
+    }
+    return bearer;
+  } catch (err) {
+    const { requestId, address } = req;
+    if (isRefusal(err)) {
+      audit.record({
+        action: 'access.refused',
+        requestId,
+        address,
+        sandboxId,
+        detail: { to: `${kind}.connect`, why: err.message },
+      });
+    }
+    throw err;
   }
-  if (principal?.role === 'viewer') throw new AppError('FORBIDDEN', 'This key may look but not control anything.');
 }
 
 /** Plain HTTP on a WebSocket path. */

@@ -116,6 +116,8 @@ export class Gateway implements Front {
       path: req.getUrl(),
       query: new URLSearchParams(req.getQuery() ?? ''),
       headers,
+      method: 'GET',
+      address: Buffer.from(res.getRemoteAddressAsText()).toString(),
     };
     const key = req.getHeader('sec-websocket-key');
     const offers = req.getHeader('sec-websocket-protocol').split(',');

@@ -106,6 +106,8 @@ export class WsGateway implements Front {
       path: pathOf(req),
       query: new URLSearchParams(req.url?.split('?', 2)[1] ?? ''),
       headers: req.headers,
+      method: 'GET',
+      address: req.socket.remoteAddress ?? '',
     };
     connectSandbox(this.#options, request, gone.signal).then(
       (bridge) => this.#shakeHands(req, socket as Socket, head, bridge),

@@ -1,7 +1,6 @@
-import { appendFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import type { Registry } from '../core/contracts.ts';
 import type { EndedSandbox } from '../core/sandbox.ts';
+import { LineFile } from './lines.ts';
 
 /** How much history is kept. */
 export interface HistoryLimits {
@@ -13,48 +12,32 @@ export interface HistoryLimits {
 
 const DEFAULT_LIMITS: HistoryLimits = { count: 10_000, ageMs: 24 * 3600 * 1000 };
 
-/** History of ended sandboxes in memory and in one file of JSON lines. A torn last line (kill -9, full disk) costs that line alone. */
+/** History of ended sandboxes in memory and in one file. */
 export class EmbeddedRegistry implements Registry {
-  readonly #file: string;
+  readonly #lines: LineFile;
   readonly #limits: HistoryLimits;
   readonly #now: () => number;
   /** Oldest first, as inserted. */
   readonly #ended = new Map<string, EndedSandbox>();
-  #lines = 0;
-  #writing: Promise<void> = Promise.resolve();
 
-  private constructor(file: string, limits: HistoryLimits, now: () => number) {
-    this.#file = file;
+  private constructor(lines: LineFile, limits: HistoryLimits, now: () => number) {
+    this.#lines = lines;
     this.#limits = limits;
     this.#now = now;
   }
 
   static async open(file: string, limits = DEFAULT_LIMITS, now: () => number = Date.now): Promise<EmbeddedRegistry> {
-    const registry = new EmbeddedRegistry(file, limits, now);
-    await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-    const text = await readFile(file, 'utf8').catch((err: NodeJS.ErrnoException) => {
-      if (err.code === 'ENOENT') return '';
-      throw err;
-    });
-    for (const line of text.split('\n')) {
-      const ended = parse(line);
-      if (ended) registry.#put(ended);
-    }
-    // Starting from a whole file also heals a torn last line, which the next append would otherwise run into.
-    if (text !== '') await registry.#compact();
+    const { lines, values } = await LineFile.open(file);
+    const registry = new EmbeddedRegistry(lines, limits, now);
+    for (const value of values) if (isEnded(value)) registry.#put(value);
+    if (values.length > 0) await registry.#compact();
     return registry;
   }
 
   async remember(ended: EndedSandbox): Promise<void> {
     this.#put(ended);
-    // Promise chain: lines are written one after another, and a failed write is its own caller's.
-    const write = this.#writing.then(async () => {
-      if (this.#lines >= this.#limits.count * 2) return this.#compact();
-      await appendFile(this.#file, `${JSON.stringify(ended)}\n`, { mode: 0o600 });
-      this.#lines += 1;
-    });
-    this.#writing = write.catch(() => {});
-    await write;
+    if (this.#lines.count >= this.#limits.count * 2) await this.#compact();
+    else await this.#lines.append(ended);
   }
 
   find(id: string): EndedSandbox | undefined {
@@ -67,8 +50,8 @@ export class EmbeddedRegistry implements Registry {
     return [...this.#ended.values()].reverse();
   }
 
-  async close(): Promise<void> {
-    await this.#writing;
+  close(): Promise<void> {
+    return this.#lines.close();
   }
 
   #put(ended: EndedSandbox): void {
@@ -85,20 +68,12 @@ export class EmbeddedRegistry implements Registry {
     }
   }
 
-  async #compact(): Promise<void> {
-    const lines = [...this.#ended.values()].map((ended) => `${JSON.stringify(ended)}\n`);
-    await writeFile(`${this.#file}.tmp`, lines.join(''), { mode: 0o600 });
-    await rename(`${this.#file}.tmp`, this.#file);
-    this.#lines = lines.length;
+  #compact(): Promise<void> {
+    return this.#lines.rewrite(() => [...this.#ended.values()]);
   }
 }
 
-function parse(line: string): EndedSandbox | undefined {
-  if (line === '') return undefined;
-  try {
-    const ended = JSON.parse(line) as EndedSandbox;
-    return typeof ended.spec?.id === 'string' && typeof ended.endedAt === 'number' ? ended : undefined;
-  } catch {
-    return undefined; // a torn line
-  }
+function isEnded(value: unknown): value is EndedSandbox {
+  const ended = value as Partial<EndedSandbox> | null;
+  return typeof ended?.spec?.id === 'string' && typeof ended.endedAt === 'number';
 }

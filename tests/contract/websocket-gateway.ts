@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
-import { Access } from '../../src/core/access.ts';
 import { Counters } from '../../src/core/counters.ts';
 import { AppError } from '../../src/core/errors.ts';
 import { Presence } from '../../src/core/presence.ts';
 import type { Sandboxes } from '../../src/core/sandboxes.ts';
 import type { Front, GatewayOptions } from '../../src/gateway/connect.ts';
+import { noAudit, openAccess } from '../unit/doors.ts';
 import { PATIENCE_MS, Peer, turn } from './websocket-peer.ts';
 
 /** Makes the front that is to be tested. */
@@ -61,8 +61,15 @@ export class Harness {
       },
     } as unknown as Sandboxes;
     const log = { info() {}, warn() {}, error: console.error };
-    const access = new Access([], randomBytes(32));
-    this.#front = openFront({ access, sandboxes, apiSocket: '/nowhere', counters: new Counters(), log });
+    const access = openAccess();
+    this.#front = openFront({
+      access,
+      sandboxes,
+      apiSocket: '/nowhere',
+      counters: new Counters(),
+      audit: noAudit,
+      log,
+    });
   }
 
   static async open(openFront: OpenFront): Promise<Harness> {

@@ -58,6 +58,7 @@ export interface Call {
   readonly id?: string;
   readonly filename?: string;
   readonly page?: string;
+  readonly ticketId?: string;
   readonly query?: string;
   readonly body?: object;
   readonly key?: string;
@@ -76,12 +77,13 @@ export const asked = new Set<string>();
 
 /** Calls an operation by its id and holds the answer, whatever it is, against the document. */
 export async function call(service: Service, operation: string, given: Call = {}): Promise<Answer> {
-  const { id = '', filename = '', page = '', query = '', body, key } = given;
+  const { id = '', filename = '', page = '', ticketId = '', query = '', body, key } = given;
   const { method, path } = contract.operations.get(operation) ?? assert.fail(`no operation ${operation}`);
   const url = `${service.url}${path
     .replace('{id}', id)
     .replace(/{((file)?name|sessionId)}/, filename)
-    .replace('{page}', page)}?${query}`;
+    .replace('{page}', page)
+    .replace('{ticketId}', ticketId)}?${query}`;
   const answer = await fetch(url, {
     method: method.toUpperCase(),
     headers: key === undefined ? {} : { authorization: `Bearer ${key}` },

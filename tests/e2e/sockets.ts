@@ -112,3 +112,22 @@ export class Raw {
     return targetInfos.filter((target: { type: string }) => target.type === 'page');
   }
 }
+
+/** 101, or the status that refused the upgrade. An opened socket is closed again. */
+export function upgrade(url: string, headers: Readonly<Record<string, string>> = {}): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const ws = new WebSocket(url, { headers, perMessageDeflate: false, handshakeTimeout: 180_000 });
+    ws.once('error', reject);
+    ws.once('unexpected-response', (_req, res) => {
+      res.resume();
+      resolve(res.statusCode ?? 0);
+    });
+    ws.once('open', () => {
+      ws.once('close', () => resolve(101));
+      ws.close();
+    });
+  });
+}
+
+/** The same address for WebSockets. */
+export const socketOf = (url: string): string => url.replace(/^http/, 'ws');

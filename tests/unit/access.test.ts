@@ -1,29 +1,35 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { Access, assertMayChange, sees } from '../../src/core/access.ts';
+import { Access, type AccessOptions, assertMayChange, sees } from '../../src/core/access.ts';
 import { AppError } from '../../src/core/errors.ts';
+import { KeyRing, parseKey, parseKeysFile } from '../../src/core/keys.ts';
+import { noTickets, openAccess } from './doors.ts';
 
-const KEYS = [
-  { tenant: 'a', key: 'key-of-tenant-a-000000', role: 'user' },
-  { tenant: 'ops', key: 'key-of-operators-00000', role: 'admin' },
-] as const;
+const KEY = 'key-of-tenant-a-000000';
+const ENTRIES = [`a:${KEY}`, 'ops:key-of-operators-00000:admin', 'a:key-of-a-viewer-000000:viewer'];
 const master = randomBytes(32);
 
 function from(
   headers: Record<string, string> = {},
   query = '',
-): { headers: Record<string, string>; query: URLSearchParams } {
-  return { headers, query: new URLSearchParams(query) };
+  method = 'GET',
+): { headers: Record<string, string>; query: URLSearchParams; method: string } {
+  return { headers, query: new URLSearchParams(query), method };
 }
 
-function refused(name: string): (err: unknown) => boolean {
-  return (err) => err instanceof AppError && err.errorName === name;
+function refused(name: string, why = /./): (err: unknown) => boolean {
+  return (err) => err instanceof AppError && err.errorName === name && why.test(err.message);
+}
+
+function accessWith(entries: readonly string[], more: Partial<AccessOptions> = {}): Access {
+  return new Access({ keys: new KeyRing(entries.map(parseKey)), masterKey: master, tickets: noTickets, ...more });
 }
 
 describe('Access with keys', () => {
-  const access = new Access(KEYS, master);
-  const key = KEYS[0].key;
+  const access = accessWith(ENTRIES);
+  const key = KEY;
+  const { id } = parseKey(ENTRIES[0] as string);
   const forms: [string, ReturnType<typeof from>][] = [
     ['Authorization: Bearer', from({ authorization: `Bearer ${key}` })],
     [
@@ -39,7 +45,7 @@ describe('Access with keys', () => {
   ];
   for (const [name, credentials] of forms) {
     it(`knows a key in ${name}`, () => {
-      assert.deepEqual(access.authenticate(credentials), { tenant: 'a', role: 'user' });
+      assert.deepEqual(access.authenticate(credentials), { tenant: 'a', role: 'user', keyId: id });
     });
   }
 
@@ -49,34 +55,21 @@ describe('Access with keys', () => {
     assert.throws(() => access.authenticate(from({ 'x-api-key': '' })), refused('UNAUTHORIZED'));
   });
 
-  it('lets a ticket in for its sandbox and role alone', () => {
-    const ticket = access.ticket('s1', 'automation', Date.now() + 1000);
-    assert.equal(access.authenticateFor(from({}, `ticket=${ticket}`), 's1', 'automation'), undefined);
-    assert.throws(() => access.authenticateFor(from({}, `ticket=${ticket}`), 's2', 'automation'), refused('FORBIDDEN'));
-    assert.throws(() => access.authenticateFor(from({}, `ticket=${ticket}`), 's1', 'control'), refused('FORBIDDEN'));
+  it("takes a tenantId that is the key's own, and any from an admin", () => {
+    const asked = (key: string, tenantId: string) =>
+      access.authenticate(from({ 'x-api-key': key }, `tenantId=${tenantId}`));
+    assert.equal(asked(KEY, 'a').tenant, 'a');
+    assert.throws(() => asked(KEY, 'b'), refused('FORBIDDEN', /tenantId/));
+    assert.throws(() => asked(KEY, ''), refused('FORBIDDEN', /tenantId/));
+    assert.equal(asked('key-of-operators-00000', 'b').tenant, 'ops');
   });
 
-  it('refuses a ticket that expired, was changed, or was signed by another service', () => {
-    let now = 1000;
-    const clocked = new Access(KEYS, master, () => now);
-    const ticket = clocked.ticket('s1', 'control', 2000) as string;
-    now = 3000;
-    assert.throws(
-      () => clocked.authenticateFor(from({}, `ticket=${ticket}`), 's1', 'control'),
-      refused('UNAUTHORIZED'),
-    );
-    now = 1000;
-    const [payload = '', signature = ''] = ticket.split('.');
-    const forged = Buffer.from(Buffer.from(payload, 'base64url').toString().replace('2000', '9000')).toString(
-      'base64url',
-    );
-    const strange = new Access(KEYS, randomBytes(32)).ticket('s1', 'control', 2000);
-    for (const bad of [`${forged}.${signature}`, `${payload}.`, payload, '', '.', `.${signature}`, strange]) {
-      assert.throws(
-        () => clocked.authenticateFor(from({}, `ticket=${bad}`), 's1', 'control'),
-        refused('UNAUTHORIZED'),
-        `ticket ${bad}`,
-      );
+  it('knows a key by its digest', () => {
+    const digest = createHash('sha256').update('another-key-of-a-00000').digest('hex');
+    const hashed = accessWith([`a:sha256=${digest}:viewer`]);
+    assert.equal(hashed.authenticate(from({ 'x-api-key': 'another-key-of-a-00000' })).role, 'viewer');
+    for (const wrong of [digest, `sha256=${digest}`]) {
+      assert.throws(() => hashed.authenticate(from({ 'x-api-key': wrong })), refused('UNAUTHORIZED'), wrong);
     }
   });
 
@@ -86,8 +79,92 @@ describe('Access with keys', () => {
   });
 });
 
+describe('a session', () => {
+  const access = accessWith(ENTRIES);
+  const principal = access.authenticate(from({ 'x-api-key': KEY }));
+  const cookie = `x=1; berth_session=${access.session(principal)?.value}; y=2`;
+  const host = 'berth.example.com:3000';
+
+  it('counts as its key for a page of ours, and not elsewhere', () => {
+    const own = { cookie, host, 'sec-fetch-site': 'same-origin' };
+    assert.deepEqual(access.authenticate(from(own)), principal);
+    assert.deepEqual(access.authenticate(from({ cookie, host, 'sec-fetch-site': 'none' })), principal);
+    assert.deepEqual(access.authenticate(from({ ...own, origin: `https://${host}` }, '', 'POST')), principal);
+    for (const site of ['same-site', 'cross-site']) {
+      assert.throws(() => access.authenticate(from({ cookie, host, 'sec-fetch-site': site })), refused('FORBIDDEN'));
+    }
+    // Another port is the same site: SameSite=Strict lets its cookie through.
+    const other = { cookie, host, origin: 'http://berth.example.com:8080' };
+    assert.throws(() => access.authenticate(from(other)), refused('FORBIDDEN'));
+    assert.throws(() => access.authenticate(from(own, '', 'POST')), refused('FORBIDDEN'));
+    assert.throws(() => access.authenticate(from({ ...own, upgrade: 'websocket' })), refused('FORBIDDEN'));
+    assert.throws(() => access.authenticate(from({ ...own, origin: 'null' }, '', 'DELETE')), refused('FORBIDDEN'));
+  });
+
+  it('counts for the public address, whatever a proxy makes of Host', () => {
+    const behind = accessWith(ENTRIES, { publicOrigin: 'https://berth.example.com' });
+    const headers = { cookie, host: '10.0.0.7:3000', origin: 'https://berth.example.com' };
+    assert.deepEqual(behind.authenticate(from(headers, '', 'POST')), principal);
+  });
+
+  it('ends with its time, with its key, and when a part of it is changed', () => {
+    let now = Date.now();
+    const keys = new KeyRing([]);
+    keys.setFiled(ENTRIES.map(parseKey));
+    const clocked = accessWith([], { keys, now: () => now });
+    assert.equal(clocked.authenticate(from({ cookie, host })).tenant, 'a');
+    now += 13 * 3600 * 1000;
+    assert.throws(() => clocked.authenticate(from({ cookie, host })), refused('UNAUTHORIZED'));
+    now -= 13 * 3600 * 1000;
+    const [id = '', expires = '', signature = ''] = access.session(principal)?.value.split('.') ?? [];
+    for (const bad of [
+      `${id}.${Number(expires) + 1}.${signature}`,
+      `${parseKey(ENTRIES[1] as string).id}.${expires}.${signature}`,
+      `${id}.${expires}.`,
+      `${id}.${expires}`,
+      id,
+      '',
+    ]) {
+      const changed = from({ cookie: `berth_session=${bad}`, host });
+      assert.throws(() => clocked.authenticate(changed), refused('UNAUTHORIZED'), bad);
+    }
+    keys.setFiled(ENTRIES.slice(1).map(parseKey));
+    assert.throws(() => clocked.authenticate(from({ cookie, host })), refused('UNAUTHORIZED'));
+  });
+});
+
+describe('a ring of keys', () => {
+  it('opens the door to nobody when the last key is taken away', () => {
+    const keys = new KeyRing([]);
+    const access = accessWith([], { keys });
+    assert.equal(access.authenticate(from({ host: 'localhost' })).role, 'admin');
+    keys.setFiled([parseKey(ENTRIES[0] as string)]);
+    assert.throws(() => access.authenticate(from({ host: 'localhost' })), refused('UNAUTHORIZED'));
+    keys.setFiled([]);
+    assert.throws(() => access.authenticate(from({ host: 'localhost' })), refused('UNAUTHORIZED'));
+    assert.throws(() => access.authenticate(from({ 'x-api-key': KEY, host: 'localhost' })), refused('UNAUTHORIZED'));
+  });
+
+  it('reads a file of one entry a line', () => {
+    const keys = parseKeysFile(`# ours\n\n  a:${KEY}  # laptop\n${ENTRIES[1]}\n`);
+    assert.deepEqual(
+      keys.map(({ tenant, role }) => `${tenant} ${role}`),
+      ['a user', 'ops admin'],
+    );
+    assert.deepEqual(parseKeysFile('\n# none\n'), []);
+  });
+
+  it('says which line of a file is wrong, and nothing that is in it', () => {
+    const bad = ['a', `a:${KEY}:boss`, 'a:short', `a:${KEY}`, `a b:${KEY}`, 'a:sha256=abcd', `a:${KEY}:user:x`];
+    for (const line of bad) {
+      const failure = (): unknown => parseKeysFile(`# first\na:${KEY}\n${line}\n`);
+      assert.throws(failure, (err: Error) => /^has in line 3 /.test(err.message) && !err.message.includes(KEY), line);
+    }
+  });
+});
+
 describe('Access without keys', () => {
-  const open = new Access([], master);
+  const open = openAccess();
 
   for (const host of [
     'localhost:3000',
@@ -124,7 +201,7 @@ describe('Access without keys', () => {
   });
 
   it('hands out no tickets, since none are needed', () => {
-    assert.equal(open.ticket('s1', 'control', 2000), undefined);
+    assert.equal(open.session(open.authenticate(from({ host: 'localhost' }))), undefined);
   });
 });
 

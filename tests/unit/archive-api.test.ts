@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Readiness } from '../../src/api/meta.ts';
 import { Api } from '../../src/api/server.ts';
-import { Access } from '../../src/core/access.ts';
 import type { Downloads } from '../../src/core/contracts.ts';
 import { Counters } from '../../src/core/counters.ts';
 import { AppError } from '../../src/core/errors.ts';
@@ -14,6 +12,7 @@ import { Events } from '../../src/core/events.ts';
 import type { Sandboxes } from '../../src/core/sandboxes.ts';
 import { Gateway } from '../../src/gateway/server.ts';
 import type { Recordings } from '../../src/recordings/recordings.ts';
+import { noAudit, noTickets, openAccess } from './doors.ts';
 
 describe('an archive in the answers of the service', () => {
   const folder = mkdtempSync(join(tmpdir(), 'bt-'));
@@ -26,7 +25,7 @@ describe('an archive in the answers of the service', () => {
     const apiSocket = join(folder, 'api');
     const log = { info() {}, warn() {}, error() {} };
     const sandboxes = { live: () => [], pool: { ready: new Map(), claims: new Map() } } as unknown as Sandboxes;
-    const access = new Access([], randomBytes(32));
+    const access = openAccess();
     const counters = new Counters();
     const options = {
       access,
@@ -35,6 +34,8 @@ describe('an archive in the answers of the service', () => {
       downloads: {} as Downloads,
       events: new Events(10),
       counters,
+      audit: noAudit,
+      tickets: noTickets,
       ready: () => readiness(),
       uploads: () => ({ pending: 3, pendingBytes: 4000, oldestPendingSeconds: 12.5, uploads: 7, failures: 2 }),
       openapiYaml: readFileSync(new URL('../../../openapi.yaml', import.meta.url), 'utf8'),
@@ -43,7 +44,7 @@ describe('an archive in the answers of the service', () => {
       log,
     };
     api = new Api(options, apiSocket);
-    gateway = new Gateway({ access, sandboxes, apiSocket, counters, log });
+    gateway = new Gateway({ access, sandboxes, apiSocket, counters, audit: noAudit, log });
     await api.listen();
     url = `http://127.0.0.1:${await gateway.listen('127.0.0.1', 0)}`;
   });

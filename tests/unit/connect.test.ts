@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { WebSocketServer } from 'ws';
-import { Access } from '../../src/core/access.ts';
 import { Counters } from '../../src/core/counters.ts';
 import { AppError } from '../../src/core/errors.ts';
 import type { Attachment } from '../../src/core/presence.ts';
 import type { Sandboxes } from '../../src/core/sandboxes.ts';
 import { connectSandbox, type GatewayOptions } from '../../src/gateway/connect.ts';
+import { noAudit, openAccess } from './doors.ts';
 
 /** A sandbox whose browsers are these, one after the other; each is had by those who do not want the one before it. */
 function options(ports: readonly number[], asked: (string | undefined)[]): GatewayOptions {
@@ -23,7 +22,7 @@ function options(ports: readonly number[], asked: (string | undefined)[]): Gatew
   };
   const sandboxes = { find: () => ({ spec: {} }), attach } as unknown as Sandboxes;
   const log = { info() {}, warn() {}, error() {} };
-  return { access: new Access([], randomBytes(32)), sandboxes, apiSocket: '', counters: new Counters(), log };
+  return { access: openAccess(), sandboxes, apiSocket: '', counters: new Counters(), audit: noAudit, log };
 }
 
 const request = {
@@ -31,6 +30,7 @@ const request = {
   path: '/sandboxes/x/ws/automation',
   query: new URLSearchParams(),
   headers: { host: 'localhost' },
+  address: '127.0.0.1',
 };
 /** Nothing listens there. */
 const DEAD = 1;

@@ -9,9 +9,9 @@ import { Router } from '@koa/router';
 import Koa from 'koa';
 import { devToolsRoutes } from '../../src/api/devtools.ts';
 import { Urls } from '../../src/api/urls.ts';
-import { Access } from '../../src/core/access.ts';
 import { errorBody, errorStatus } from '../../src/core/errors.ts';
 import type { Sandboxes } from '../../src/core/sandboxes.ts';
+import { openAccess } from './doors.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'berth-devtools-'));
 const servers: Server[] = [];
@@ -41,7 +41,7 @@ async function setUp(browser?: RequestListener): Promise<{ port: number; attache
     });
   });
   const router = new Router();
-  devToolsRoutes(router, { sandboxes, urls: new Urls(new Access([], Buffer.alloc(32)), undefined) });
+  devToolsRoutes(router, { sandboxes, urls: new Urls(openAccess(), undefined) });
   app.use(router.routes());
   const server = await listening(createServer(app.callback()), 0);
   return { port: (server.address() as AddressInfo).port, attached: () => attached };

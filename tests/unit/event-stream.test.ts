@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,7 +8,6 @@ import { after, before, describe, it, mock } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { EventReader } from '../../src/api/events.ts';
 import { Api } from '../../src/api/server.ts';
-import { Access } from '../../src/core/access.ts';
 import type { Downloads } from '../../src/core/contracts.ts';
 import { Counters } from '../../src/core/counters.ts';
 import { Events } from '../../src/core/events.ts';
@@ -18,6 +16,7 @@ import type { Sandboxes } from '../../src/core/sandboxes.ts';
 import { Gateway } from '../../src/gateway/server.ts';
 import type { Recordings } from '../../src/recordings/recordings.ts';
 import { waitFor } from '../e2e/service.ts';
+import { noAudit, noTickets, openAccess } from './doors.ts';
 
 const look = (id: string, clients: number, state = 'READY'): SandboxInfo =>
   ({ spec: { id, owner: 'default' }, state, status: { clients } }) as unknown as SandboxInfo;
@@ -140,14 +139,28 @@ describe('a stream of events through the gateway', { timeout: 60_000 }, () => {
   before(async () => {
     const log = { info() {}, warn() {}, error() {} };
     const sandboxes = { live: () => [], pool: { ready: new Map(), claims: new Map() } } as unknown as Sandboxes;
-    const access = new Access([], randomBytes(32));
+    const access = openAccess();
     const apiSocket = join(folder, 'api');
     const openapiYaml = readFileSync(new URL('../../../openapi.yaml', import.meta.url), 'utf8');
     const recordings = {} as Recordings;
     const downloads = {} as Downloads;
     const rest = { downloads, ready: async () => ({ archive: undefined }), publicUrl: undefined, novncDir: folder };
-    api = new Api({ access, sandboxes, recordings, events, counters, openapiYaml, log, ...rest }, apiSocket);
-    gateway = new Gateway({ access, sandboxes, apiSocket, counters, log });
+    api = new Api(
+      {
+        access,
+        sandboxes,
+        recordings,
+        events,
+        counters,
+        audit: noAudit,
+        tickets: noTickets,
+        openapiYaml,
+        log,
+        ...rest,
+      },
+      apiSocket,
+    );
+    gateway = new Gateway({ access, sandboxes, apiSocket, counters, audit: noAudit, log });
     await api.listen();
     port = await gateway.listen('127.0.0.1', 0);
     idle = events.listening;

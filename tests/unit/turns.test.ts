@@ -5,11 +5,11 @@ import { createServer, get, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { Access } from '../../src/core/access.ts';
 import { Counters } from '../../src/core/counters.ts';
 import type { Sandboxes } from '../../src/core/sandboxes.ts';
 import { Gateway } from '../../src/gateway/server.ts';
 import { Turns } from '../../src/gateway/turns.ts';
+import { noAudit, openAccess } from './doors.ts';
 
 const MIB = 1024 * 1024;
 
@@ -50,8 +50,8 @@ describe('downloads through the gateway', { timeout: 60_000 }, () => {
     });
     await new Promise<void>((resolve) => api.listen(apiSocket, resolve));
     const log = { info() {}, warn() {}, error() {} };
-    const access = new Access([], randomBytes(32));
-    gateway = new Gateway({ access, sandboxes: {} as Sandboxes, apiSocket, counters, log });
+    const access = openAccess();
+    gateway = new Gateway({ access, sandboxes: {} as Sandboxes, apiSocket, counters, audit: noAudit, log });
     port = await gateway.listen('127.0.0.1', 0);
   });
   after(async () => {

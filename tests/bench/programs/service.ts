@@ -2,13 +2,11 @@
  * Berth's gateway, API and recordings in one process, as they are in the service. Only sandboxes are faked: each is there, whatever
  * its id, and its browser and screen are on ports that were given. No driver, no runtime, no registry.
  */
-import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Api } from '../../../src/api/server.ts';
 import { createRecordings } from '../../../src/app/recordings.ts';
 import { loadConfig } from '../../../src/config.ts';
-import { Access } from '../../../src/core/access.ts';
 import type { Way } from '../../../src/core/contracts.ts';
 import { Counters } from '../../../src/core/counters.ts';
 import { Events } from '../../../src/core/events.ts';
@@ -17,6 +15,7 @@ import { type AttachKind, Presence } from '../../../src/core/presence.ts';
 import type { Sandboxes } from '../../../src/core/sandboxes.ts';
 import { openFront } from '../../../src/gateway/front.ts';
 import { DiskDownloads } from '../../../src/storage/downloads.ts';
+import { noAudit, noTickets, openAccess } from '../../unit/doors.ts';
 import { args, serve } from './answer.ts';
 
 keepNewSpaceSmall();
@@ -37,7 +36,7 @@ const sandboxes = {
     presenceOf(id).join(kind, ways[kind], kind === 'client' ? `/devtools/browser/${id}` : '', () => 'restart'),
 } as unknown as Sandboxes;
 
-const access = new Access([], randomBytes(32));
+const access = openAccess();
 const counters = new Counters();
 const events = new Events();
 const { recordings, start } = await createRecordings(
@@ -56,6 +55,8 @@ const api = new Api(
     downloads: new DiskDownloads(join(dataDir, 'downloads')),
     events,
     counters,
+    audit: noAudit,
+    tickets: noTickets,
     ready: async () => ({ archive: undefined }),
     openapiYaml: readFileSync(new URL('../../../../openapi.yaml', import.meta.url), 'utf8'),
     publicUrl: undefined,
@@ -65,5 +66,5 @@ const api = new Api(
   apiSocket,
 );
 await api.listen();
-const gateway = await openFront('auto', { access, sandboxes, apiSocket, counters, log });
+const gateway = await openFront('auto', { access, sandboxes, apiSocket, counters, audit: noAudit, log });
 serve({ port: await gateway.listen('127.0.0.1', 0) });
