@@ -149,9 +149,11 @@ class DiscoveryProxy {
       });
       const headers = way.secret === undefined ? {} : { 'x-berth-secret': way.secret };
       // Chromium answers only to `localhost` or an address in Host.
+      // Chromium's answer to HEAD has nothing to rewrite in it; Koa leaves the body of ours away.
+      const method = req.method === 'HEAD' ? 'GET' : (req.method ?? 'GET');
       const target = `http://localhost${way.prefix}${path}`;
       try {
-        this.#proxy.web(req, res, { target, headers, agent: new WayAgent(way) }, (err) => fail(err as Error));
+        this.#proxy.web(req, res, { target, method, headers, agent: new WayAgent(way) }, (err) => fail(err as Error));
       } catch (err) {
         fail(err as Error); // there is no socket any more
       }

@@ -73,7 +73,9 @@ describe('Unmodified clients', () => {
 describe('DevTools discovery', () => {
   for (const suffix of ['', '/', '?tenantId=123', '/?tenantId=123']) {
     it(`json/version${suffix} names the public WebSocket address, which works.`, LIMIT, async () => {
-      const answer = await fetch(`${service.url}/sandboxes/${box.sandboxId}/json/version${suffix}`);
+      const address = `${service.url}/sandboxes/${box.sandboxId}/json/version${suffix}`;
+      assert.equal((await fetch(address, { method: 'HEAD' })).status, 200);
+      const answer = await fetch(address);
       assert.equal(answer.status, 200);
       const version = (await answer.json()) as Record<string, string>;
       assert.match(version.Browser ?? '', /^Chrome\//);
