@@ -1,0 +1,3 @@
+import { again } from './again.ts';
+
+await again('A page that does its worst', () => import('../hostile.test.ts'));
