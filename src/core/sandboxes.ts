@@ -286,12 +286,17 @@ export class Sandboxes {
     this.#closing = true;
     this.#removals.close();
     this.#options.admission.close();
-    const all = [...this.#live.values()];
-    await Promise.all([
-      // Never kept: nobody has them, and the next start has its own.
-      this.#pool.close(),
-      ...all.map((live) => (stop || live.state === 'CREATING' ? live.stop('service_stopped') : live.release())),
-    ]);
+    const ended = [...this.#live.values()].map(async (live) => {
+      try {
+        if (stop || live.state === 'CREATING') await live.stop('service_stopped');
+        else live.release();
+      } catch (err) {
+        // The others, and what comes after them, must not pay for one that cannot be ended.
+        this.#options.log.error({ sandboxId: live.spec.id, err }, 'could not end a sandbox');
+      }
+    });
+    // The pool's are never kept: nobody has them, and the next start has its own.
+    await Promise.all([this.#pool.close(), ...ended]);
   }
 
   /** The sandbox of an earlier create with the same key, as it is now; one that is starting is waited for. */

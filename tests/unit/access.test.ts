@@ -145,6 +145,24 @@ describe('a ring of keys', () => {
     assert.throws(() => access.authenticate(from({ 'x-api-key': KEY, host: 'localhost' })), refused('UNAUTHORIZED'));
   });
 
+  it('looks at every key, wherever the right one stands, so that the time taken tells nothing of it', () => {
+    const looks: number[] = [];
+    const keys = ENTRIES.map(parseKey).map((key, index) => ({
+      ...key,
+      get digest() {
+        looks.push(index);
+        return key.digest;
+      },
+    }));
+    const ring = new KeyRing(keys.slice(0, 2));
+    ring.setFiled(keys.slice(2));
+    for (const key of [KEY, 'key-of-operators-00000', 'key-of-a-viewer-000000', 'key-of-nobody-at-all-0']) {
+      looks.length = 0;
+      ring.find(createHash('sha256').update(key).digest());
+      assert.deepEqual(looks, [0, 1, 2]);
+    }
+  });
+
   it('reads a file of one entry a line', () => {
     const keys = parseKeysFile(`# ours\n\n  a:${KEY}  # laptop\n${ENTRIES[1]}\n`);
     assert.deepEqual(
