@@ -6,8 +6,11 @@
 #
 #   docker build --build-arg EXTRA_CA="$(cat company-ca.crt)" -t berth .
 
+# Pin it by its digest where the same image has to come out each time: --build-arg BASE=debian:trixie-slim@sha256:…
+ARG BASE=debian:trixie-slim
+
 # --- build: thrown away. Its first lines are those of runtime-image/Dockerfile, so that both images share these layers.
-FROM debian:trixie-slim AS build
+FROM ${BASE} AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends nodejs npm ca-certificates binutils \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
@@ -51,7 +54,7 @@ RUN npm prune --omit=dev --no-audit --no-fund \
  && find dist node_modules \( -name '*.map' -o -name '*.ts' -o -name '*.md' \) -type f -delete
 
 # --- the service -----------------------------------------------------------------------------------------------------
-FROM debian:trixie-slim
+FROM ${BASE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends tini ca-certificates ffmpeg \
 # ffmpeg is for pictures of recordings and for MP4. Mesa's drivers, which come along, it does without.

@@ -5,6 +5,7 @@
 # builds all the same, from a new base, for the security updates of Debian's packages.
 #
 #   ENGINE      the command to build with: docker (default) or podman
+#   BASE        the base image: debian:trixie-slim (default), or that pinned by its digest
 #   EXTRA_CA    PEM text of a CA to trust while npm downloads, behind a proxy that inspects TLS. Default: the CAs that
 #               were added to this machine the way update-ca-certificates(8) says
 #
@@ -14,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ENGINE=${ENGINE:-docker}
-BASE=debian:trixie-slim
+BASE=${BASE:-debian:trixie-slim}
 # Docker's builder without BuildKit does all that these Dockerfiles ask for; with it, say so in the environment.
 fresh=''
 wanted=()
@@ -110,7 +111,7 @@ build() {
   say "building $name"
   old=$("$ENGINE" image inspect --format '{{.Id}}' "$name" 2>/dev/null || true)
   if ! timeout 1200 "$ENGINE" build ${fresh:+--no-cache} --tag "$name" --label "berth.inputs=$hash" \
-    --build-arg EXTRA_CA="$EXTRA_CA" --file "$dir/$dockerfile" "$dir" >"$dir.log" 2>&1; then
+    --build-arg BASE="$BASE" --build-arg EXTRA_CA="$EXTRA_CA" --file "$dir/$dockerfile" "$dir" >"$dir.log" 2>&1; then
     tail -n 40 "$dir.log" >&2
     say "$name could not be built"
     exit 1
