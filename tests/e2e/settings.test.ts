@@ -349,7 +349,7 @@ describe('a service with room for one sandbox', { timeout: 3 * LIMIT.timeout }, 
     for (let i = 0; i < 12; i++) {
       const id = `gone-${i}`;
       const caller = new AbortController();
-      const pending = service.client.create({ sandboxId: id, recording: 'always' }, caller.signal);
+      const pending = service.client.create({ sandboxId: id, recording: 'always' }, { signal: caller.signal });
       pending.catch(() => {});
       const begun = async (): Promise<boolean> => (await fetch(`${service.url}/sandboxes/${id}`)).status === 200;
       await waitFor(begun, 'the start to begin');
