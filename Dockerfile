@@ -72,8 +72,10 @@ COPY --from=build /build/node_modules node_modules
 COPY --from=build /build/dist dist
 COPY package.json openapi.yaml ./
 COPY runtime-image/seccomp.json runtime-image/seccomp.json
-# It must fail here, not in front of a user: the front's binary loads, ffmpeg starts, and noVNC is there.
-RUN ffmpeg -loglevel error -version >/dev/null && node -e "require('uWebSockets.js').App()" && test -f node_modules/@novnc/novnc/core/rfb.js
+# `docker exec <container> berth keys add …`
+RUN ln -s /opt/berth/dist/cmd/berth.js /usr/local/bin/berth
+# It must fail here, not in front of a user: the front's binary loads, ffmpeg starts, and noVNC and the command line are there.
+RUN berth --version && ffmpeg -loglevel error -version >/dev/null && node -e "require('uWebSockets.js').App()" && test -f node_modules/@novnc/novnc/core/rfb.js
 
 LABEL org.opencontainers.image.title="Berth" \
       org.opencontainers.image.description="Self-hosted browser sandboxes" \

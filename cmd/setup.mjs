@@ -1,5 +1,5 @@
 /**
- * From a bare clone to a running program: `node cmd/setup.mjs <server|demo|test> [args…]`.
+ * From a bare clone to a running program: `node cmd/setup.mjs <server|demo|test|berth> [args…]`.
  *
  * Runs before anything is installed, so it is plain JavaScript on Node's own modules. Each step looks first and does
  * nothing when its work is done; what it does is told in one line on stderr, so stdout stays the program's own.
@@ -12,7 +12,12 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const TARGETS = { server: 'dist/cmd/server.js', demo: 'dist/cmd/demo.js', test: 'dist/tests/run.js' };
+const TARGETS = {
+  server: 'dist/cmd/server.js',
+  demo: 'dist/cmd/demo.js',
+  test: 'dist/tests/run.js',
+  berth: 'dist/cmd/berth.js',
+};
 
 /** Any one of `names` on PATH satisfies a need; `debian` is the package that brings it. */
 const PROGRAMS = [
@@ -354,10 +359,14 @@ function build(entry) {
     });
 }
 
-/** All steps in order. Each looks again under the lock, because whoever held it before may have done the work. */
-async function prepare(entry) {
+/**
+ * All steps in order. Each looks again under the lock, because whoever held it before may have done the work. `programs` are
+ * the ones of a sandbox: whoever only talks to a service, maybe on another machine, needs none of them.
+ */
+async function prepare(entry, programs) {
   const shipped = !fs.existsSync(inRoot('tsconfig.json'));
-  const steps = [systemPackages, shipped ? () => undefined : npmPackages, () => build(entry)];
+  const nothing = () => undefined;
+  const steps = [programs ? systemPackages : nothing, shipped ? nothing : npmPackages, () => build(entry)];
   let release;
   try {
     for (const look of steps) {
@@ -383,7 +392,7 @@ async function main() {
   }
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
   for (const signal of signals) process.on(signal, onSignal);
-  await prepare(TARGETS[target]);
+  await prepare(TARGETS[target], target !== 'berth' || args[0] === 'serve');
   for (const signal of signals) process.off(signal, onSignal);
 
   const program = inRoot(TARGETS[target]);

@@ -1,11 +1,11 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Launcher } from 'chrome-launcher';
 import { type Logger, pino } from 'pino';
 import { Api } from './api/server.ts';
 import { Validator } from './api/validate.ts';
+import { findChromium } from './app/chromium.ts';
 import { keysFileOf, loadMasterKey, readKeysFile, watchKeysFile } from './app/keys.ts';
 import { createRecordings } from './app/recordings.ts';
 import { loadTemplates } from './app/templates.ts';
@@ -247,18 +247,4 @@ function createLog(level: string): Logger {
 async function assertAlone(apiSocket: string, dataDir: string): Promise<void> {
   if (await accepts({ path: apiSocket }))
     throw new Error(`Another Berth already serves ${dataDir}: give this one its own BERTH_DATA_DIR.`);
-}
-
-/** Debian's /usr/bin/chromium is a shell script around this one; it costs a third of a second at every start. */
-const DEBIAN_CHROMIUM = { wrapper: '/usr/bin/chromium', program: '/usr/lib/chromium/chromium' };
-
-/** Chromium or Chrome as chrome-launcher finds it; undefined when there is none. */
-function findChromium(): string | undefined {
-  let found: string | undefined;
-  try {
-    found = Launcher.getFirstInstallation();
-  } catch {
-    return undefined;
-  }
-  return found === DEBIAN_CHROMIUM.wrapper && existsSync(DEBIAN_CHROMIUM.program) ? DEBIAN_CHROMIUM.program : found;
 }

@@ -302,7 +302,11 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
 export const SETTINGS: readonly Setting[] = Object.values(settings);
 
 /** Variables with our prefix that belong to programs which talk to a service; a server may have them around. */
-const CLIENT_VARIABLES = ['BERTH_URL', 'BERTH_API_KEY', 'BERTH_CDP_URL'];
+const CLIENT_VARIABLES = [
+  ...['BERTH_URL', 'BERTH_API_KEY', 'BERTH_PROFILE', 'BERTH_DEBUG'],
+  // What `berth run` gives to a script.
+  ...['BERTH_CDP_URL', 'BERTH_SANDBOX_ID', 'BERTH_LIVE_URL'],
+];
 
 /** Parses the settings out of `env`; an empty variable counts as unset. Throws {@link ConfigError}. */
 export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {

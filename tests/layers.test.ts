@@ -12,7 +12,7 @@ import ts from 'typescript';
 
 /** What each room may import of ours besides itself. A file at the root of `src` is a room of its own name. */
 const ARROWS: Readonly<Record<string, readonly string[]>> = {
-  cmd: ['app', 'config', 'runtime', 'client', 'core'],
+  cmd: ['app', 'config', 'runtime', 'client', 'core', 'cli'],
   app: [
     'config',
     'core',
@@ -37,6 +37,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   core: [],
   client: [],
   console: ['client'],
+  cli: ['client', 'core'],
   examples: ['client'],
 };
 /** Tests look into every room. */
@@ -45,7 +46,8 @@ const FREE_ROOM = 'tests';
 /** Where a third-party package lives. Tests may use any that is listed. */
 const HOMES: Readonly<Record<string, readonly string[]>> = {
   'uWebSockets.js': ['src/gateway/'],
-  ws: ['src/gateway/', 'src/runtime/', 'examples/'],
+  ws: ['src/gateway/', 'src/runtime/', 'src/cli/cdp.ts', 'examples/'],
+  commander: ['src/cli/'],
   dockerode: ['src/drivers/'],
   'http-proxy': ['src/api/'],
   koa: ['src/api/'],
@@ -59,7 +61,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   '@aws-sdk/s3-request-presigner': ['src/storage/'],
   pino: ['src/app.ts', 'cmd/'],
   esbuild: ['cmd/bundle.mjs'],
-  'chrome-launcher': ['src/app.ts'],
+  'chrome-launcher': ['src/app/chromium.ts'],
   'openapi-fetch': ['src/client/'],
   '@novnc/novnc': ['src/app.ts', 'src/console/'],
   'puppeteer-core': ['examples/'],
