@@ -1,7 +1,9 @@
-import { rmSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RuntimeConfig } from '../core/contracts.ts';
+import { VNC_PASSWORD_FILE } from '../core/view-only.ts';
 import { childEnv } from './desktop.ts';
 import { Child } from './processes.ts';
 
@@ -9,13 +11,15 @@ import { Child } from './processes.ts';
 export async function startVnc(config: RuntimeConfig, display: number, signal: AbortSignal): Promise<Child> {
   const socket = config.vncSocket;
   rmSync(socket, { force: true });
+  const passwords = join(config.dir, 'vncpasswd');
+  writeFileSync(passwords, VNC_PASSWORD_FILE, { mode: 0o644 });
   const child = new Child({
     name: 'TigerVNC',
     command: 'X0tigervnc',
     args: [
       ...['-display', `:${display}`, '-rfbport', '-1', '-rfbunixpath', socket, '-rfbunixmode', '0600'],
-      // Who may look is decided at the gateway; the socket is reachable by nobody else.
-      ...['-SecurityTypes', 'None', '-AlwaysShared', '-AcceptSetDesktopSize=0'],
+      // Who may look is decided at the gateway; the socket is reachable by nobody else. A password is for those who only look.
+      ...['-SecurityTypes', 'None,VncAuth', '-PasswordFile', passwords, '-AlwaysShared', '-AcceptSetDesktopSize=0'],
       // Each connection that stops before the handshake ends, such as our own probe, counts as a failed login;
       // after five of them TigerVNC would turn everybody away.
       '-UseBlacklist=0',
