@@ -25,6 +25,8 @@ const SESSION_PATH = '/session';
 const TICKET_PATHS: readonly (readonly [RegExp, readonly TicketRole[]])[] = [
   [/^\/sandboxes\/([^/]+)\/live(?:\/|$)/, ['control', 'view']],
   [/^\/sandboxes\/([^/]+)\/json(?:\/|$)/, ['automation']],
+  // Who controls may see who else is there, and ask for control or give it back.
+  [/^\/sandboxes\/([^/]+)\/viewers(?:\/[^/]+\/control)?\/?$/, ['control']],
 ];
 
 /** Who asks, or 401; a ticket opens only what belongs to its sandbox and role. */

@@ -36,7 +36,7 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
     const info = sandboxes.get(principalOf(ctx), id);
     // Discovery opens and closes tabs and answers with tickets.
     assertMayChange(principalOf(ctx));
-    const attachment = await sandboxes.attach(id, 'client', false, AbortSignal.timeout(ANSWER_LIMIT_MS));
+    const attachment = await sandboxes.attach(id, false, AbortSignal.timeout(ANSWER_LIMIT_MS));
     try {
       return { info, ...(await proxy.ask(ctx.req, ctx.res, attachment.way, path)) };
     } finally {

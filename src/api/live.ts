@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Router } from '@koa/router';
+import { asksToLook } from '../core/control.ts';
 import { AppError } from '../core/errors.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import { principalOf } from './context.ts';
@@ -19,7 +20,10 @@ export function liveRoutes(router: Router, deps: { sandboxes: Sandboxes; urls: U
       "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src *; img-src data:",
     );
     ctx.set('Referrer-Policy', 'no-referrer');
-    ctx.body = livePage(deps.urls.livestream(ctx, info));
+    const url = new URL(deps.urls.livestream(ctx, info));
+    const looks = asksToLook(new URLSearchParams(ctx.querystring));
+    if (looks) url.searchParams.set('view_only', 'true');
+    ctx.body = livePage(url.href, looks || principalOf(ctx).role === 'viewer');
   });
 
   router.get('/novnc/*path', async (ctx) => {
@@ -34,7 +38,8 @@ export function liveRoutes(router: Router, deps: { sandboxes: Sandboxes; urls: U
   });
 }
 
-function livePage(vncUrl: string): string {
+/** Who only looks is kept to it by the gateway; the page spares them the mouse pointer and the keys that go nowhere. */
+function livePage(vncUrl: string, viewOnly: boolean): string {
   // JSON in a script: `<` would let a value close the element.
   const url = JSON.stringify(vncUrl).replaceAll('<', '\\u003c');
   return `<!doctype html>
@@ -54,6 +59,7 @@ const { default: RFB } = await import('/novnc/core/rfb.js').catch(() => {
 });
 const rfb = new RFB(document.getElementById('screen'), ${url});
 rfb.scaleViewport = true;
+rfb.viewOnly = ${viewOnly};
 rfb.addEventListener('connect', () => { note.textContent = ''; });
 rfb.addEventListener('disconnect', (e) => { note.textContent = e.detail.clean ? 'The sandbox has ended or the connection was closed.' : 'The connection was lost; reload to try again.'; });
 </script>

@@ -4,7 +4,7 @@ import { sees } from '../core/access.ts';
 import { AppError } from '../core/errors.ts';
 import type { SandboxInfo } from '../core/live.ts';
 import { isoTime } from '../core/recording.ts';
-import { hasEnded, type SandboxState } from '../core/sandbox.ts';
+import { DEFAULTS, hasEnded, type SandboxState } from '../core/sandbox.ts';
 import type { ChangeInput, CreateInput, Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
 import { readJson } from './body.ts';
@@ -111,6 +111,7 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
     connectTimeoutSeconds: spec.connectTimeoutSeconds,
     onBrowserClose: spec.onBrowserClose,
     activity: spec.activity,
+    control: spec.control ?? DEFAULTS.control,
     expiresAt: isoTime(status?.expiresAt ?? spec.createdAt + spec.maxLifetimeSeconds * 1000),
     ...(status?.idleDeadline && !over ? { idleDeadline: isoTime(status.idleDeadline) } : {}),
     clients: over ? 0 : (status?.clients ?? 0),

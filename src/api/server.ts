@@ -25,6 +25,7 @@ import { sessionRoutes } from './session.ts';
 import { ticketRoutes } from './tickets.ts';
 import { Urls } from './urls.ts';
 import { Validator } from './validate.ts';
+import { viewerRoutes } from './viewers.ts';
 
 /** What the API is made of. */
 export interface ApiOptions {
@@ -105,6 +106,7 @@ function buildApp(options: ApiOptions): Koa {
   recordingRoutes(router, { recordings: options.recordings, visible });
   downloadRoutes(router, { downloads: options.downloads, sandboxes: options.sandboxes });
   devToolsRoutes(router, { sandboxes: options.sandboxes, urls });
+  viewerRoutes(router, { sandboxes: options.sandboxes });
   liveRoutes(router, { sandboxes: options.sandboxes, urls, novncDir: options.novncDir });
 
   app.use(router.routes());

@@ -126,6 +126,71 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/sandboxes/{id}/viewers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        /** Who sees this sandbox's screen, and who controls it; the longest there first. */
+        get: operations["listViewers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/viewers/{viewerId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description Chosen by the viewer, with `?viewer=`, else by the service. */
+                viewerId: components["parameters"]["viewerId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** End a viewer's connection, with 1008. A ticket that it has may bring it back. */
+        delete: operations["kickViewer"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sandboxes/{id}/viewers/{viewerId}/control": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description Chosen by the viewer, with `?viewer=`, else by the service. */
+                viewerId: components["parameters"]["viewerId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give exclusive control to a viewer, whoever has it. What the one before holds down is released.
+         * @description The bearer of a control ticket (`?ticket=`) may do it for its own viewer while control is free; else 409.
+         */
+        post: operations["giveControl"];
+        /** Make exclusive control free, if this viewer has it. The bearer of a control ticket may do it for its own viewer. */
+        delete: operations["releaseControl"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/sandboxes/{id}/live": {
         parameters: {
             query?: never;
@@ -728,6 +793,7 @@ export interface components {
             connectTimeoutSeconds?: number;
             onBrowserClose?: components["schemas"]["BrowserClose"];
             activity?: components["schemas"]["Activity"];
+            control?: components["schemas"]["Control"];
             /**
              * @description Default manual: recorded when a client asks.
              * @enum {string}
@@ -761,6 +827,7 @@ export interface components {
             /** @description Counted from the creation. */
             maxLifetimeSeconds?: number;
             activity?: components["schemas"]["Activity"];
+            control?: components["schemas"]["Control"];
             /** @description Merged into what is there; null removes a key (RFC 7396). */
             metadata?: {
                 [key: string]: string | null;
@@ -778,6 +845,34 @@ export interface components {
          * @enum {string}
          */
         Activity: "any" | "automation";
+        /**
+         * @description collaborative (default): every viewer who may control does, at once. exclusive: one does. The first who may and comes
+         *     while control is free has it; when it goes or gives control back, control is free until one asks for it or comes anew.
+         *     Changed to exclusive, it stays with the one who has been there longest.
+         * @enum {string}
+         */
+        Control: "collaborative" | "exclusive";
+        Viewer: {
+            viewerId: string;
+            /**
+             * @description What it may do by its key or ticket. view: look.
+             * @enum {string}
+             */
+            role: "control" | "view";
+            /** @description Whether its keys and pointer reach the desktop now. */
+            controls: boolean;
+            /** Format: date-time */
+            since: string;
+        };
+        ViewersAnswer: {
+            /** @constant */
+            code: "SUCCESS";
+            requestId: string;
+            data: {
+                control: components["schemas"]["Control"];
+                viewers: components["schemas"]["Viewer"][];
+            };
+        };
         Page: {
             /** @description DevTools' target id. */
             id: string;
@@ -805,6 +900,7 @@ export interface components {
             connectTimeoutSeconds: number;
             onBrowserClose: components["schemas"]["BrowserClose"];
             activity: components["schemas"]["Activity"];
+            control: components["schemas"]["Control"];
             /** Format: date-time */
             expiresAt: string;
             /**
@@ -982,7 +1078,7 @@ export interface components {
              * @description `sandbox.adopted` is one that a service found when it started. A request for DevTools discovery is a client for as long as it lasts.
              * @enum {string}
              */
-            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.paused" | "recorder.failed" | "recording.closed" | "recording.removed";
+            type: "sandbox.creating" | "sandbox.adopted" | "sandbox.ready" | "sandbox.ended" | "client.joined" | "client.left" | "viewer.joined" | "viewer.left" | "viewer.control" | "browser.down" | "browser.restarted" | "recording.started" | "recording.stopped" | "recorder.paused" | "recorder.failed" | "recording.closed" | "recording.removed";
             sandboxId: string;
             /** @description The tenant; empty for a recording of which nobody remembers it. */
             owner: string;
@@ -990,6 +1086,8 @@ export interface components {
             clients?: number;
             /** @description Connected now. With viewer.joined, viewer.left and sandbox.adopted */
             viewers?: number;
+            /** @description With viewer.control: who has exclusive control now; absent when it has become free */
+            viewerId?: string;
             /** @description With browser.restarted */
             browserRestarts?: number;
             /** @description With recording.started, recording.stopped, recording.closed, recorder.paused and recorder.failed; with sandbox.adopted when it is being recorded */
@@ -1062,6 +1160,15 @@ export interface components {
             };
             content: {
                 "application/json": components["schemas"]["SandboxAnswer"];
+            };
+        };
+        /** @description All viewers */
+        Viewers: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ViewersAnswer"];
             };
         };
         /** @description ok */
@@ -1173,6 +1280,8 @@ export interface components {
     };
     parameters: {
         id: string;
+        /** @description Chosen by the viewer, with `?viewer=`, else by the service. */
+        viewerId: string;
         filename: string;
         /** @description A recording's name up to `_seg`. */
         sessionId: string;
@@ -1205,6 +1314,9 @@ export type SchemaCreateSandbox = components['schemas']['CreateSandbox'];
 export type SchemaChangeSandbox = components['schemas']['ChangeSandbox'];
 export type SchemaBrowserClose = components['schemas']['BrowserClose'];
 export type SchemaActivity = components['schemas']['Activity'];
+export type SchemaControl = components['schemas']['Control'];
+export type SchemaViewer = components['schemas']['Viewer'];
+export type SchemaViewersAnswer = components['schemas']['ViewersAnswer'];
 export type SchemaPage = components['schemas']['Page'];
 export type SchemaSandboxState = components['schemas']['SandboxState'];
 export type SchemaSandbox = components['schemas']['Sandbox'];
@@ -1223,6 +1335,7 @@ export type SchemaEventListAnswer = components['schemas']['EventListAnswer'];
 export type SchemaError = components['schemas']['Error'];
 export type ResponseSession = components['responses']['Session'];
 export type ResponseSandbox = components['responses']['Sandbox'];
+export type ResponseViewers = components['responses']['Viewers'];
 export type ResponseHealth = components['responses']['Health'];
 export type ResponseReadiness = components['responses']['Readiness'];
 export type ResponseDevTools = components['responses']['DevTools'];
@@ -1234,6 +1347,7 @@ export type ResponseExport = components['responses']['Export'];
 export type ResponseVideo = components['responses']['Video'];
 export type ResponseError = components['responses']['Error'];
 export type ParameterId = components['parameters']['id'];
+export type ParameterViewerId = components['parameters']['viewerId'];
 export type ParameterFilename = components['parameters']['filename'];
 export type ParameterSessionId = components['parameters']['sessionId'];
 export type ParameterExportFormat = components['parameters']['exportFormat'];
@@ -1433,6 +1547,72 @@ export interface operations {
                 };
                 content?: never;
             };
+            default: components["responses"]["Error"];
+        };
+    };
+    listViewers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Viewers"];
+            default: components["responses"]["Error"];
+        };
+    };
+    kickViewer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description Chosen by the viewer, with `?viewer=`, else by the service. */
+                viewerId: components["parameters"]["viewerId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Viewers"];
+            default: components["responses"]["Error"];
+        };
+    };
+    giveControl: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description Chosen by the viewer, with `?viewer=`, else by the service. */
+                viewerId: components["parameters"]["viewerId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Viewers"];
+            default: components["responses"]["Error"];
+        };
+    };
+    releaseControl: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+                /** @description Chosen by the viewer, with `?viewer=`, else by the service. */
+                viewerId: components["parameters"]["viewerId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Viewers"];
             default: components["responses"]["Error"];
         };
     };

@@ -19,6 +19,7 @@ export const ERRORS = {
   NO_CAPACITY: { code: 2006, status: 429, error: 'no capacity' },
   START_FAILED: { code: 2007, status: 503, error: 'sandbox did not start' },
   BROWSER_UNREACHABLE: { code: 2008, status: 502, error: 'browser unreachable' },
+  CONTROL_TAKEN: { code: 2010, status: 409, error: 'control taken' },
   INVALID_FILENAME: { code: 3001, status: 400, error: 'Invalid filename' },
   RECORDING_NOT_FOUND: { code: 3002, status: 404, error: 'recording not found' },
   RANGE_NOT_SATISFIABLE: { code: 3003, status: 416, error: 'range not satisfiable' },

@@ -12,6 +12,7 @@ export const EVENT_TYPES = [
   'client.left',
   'viewer.joined',
   'viewer.left',
+  'viewer.control',
   'browser.down',
   'browser.restarted',
   'recording.started',
@@ -30,6 +31,8 @@ export interface EventDetails {
   /** Connected now, after this join or leave. */
   readonly clients?: number;
   readonly viewers?: number;
+  /** Who has exclusive control now; absent when it has become free. */
+  readonly viewerId?: string;
   readonly browserRestarts?: number;
   /** Of the recording: everything before `_seg` in its files' names. */
   readonly sessionId?: string;
@@ -106,6 +109,11 @@ export class Events {
   /** A file of a recording is whole and will not change any more. */
   recordingClosed({ sandboxId, owner = '', sessionId, filename, reason }: Segment): void {
     this.#add(sandboxId, owner, { type: 'recording.closed', sessionId, filename, reason });
+  }
+
+  /** Exclusive control of a sandbox has gone to this viewer, or become free. */
+  controlChanged(sandboxId: string, owner: string, viewerId: string | undefined): void {
+    this.#add(sandboxId, owner, { type: 'viewer.control', ...(viewerId === undefined ? {} : { viewerId }) });
   }
 
   /** A recording was removed; its sandbox may be long forgotten. */

@@ -7,10 +7,12 @@ import {
   type RuntimeLink,
   type Way,
 } from './contracts.ts';
+import { Control, type Onlooker, type Viewer } from './control.ts';
 import { AppError } from './errors.ts';
 import { type AttachKind, type Attachment, Presence } from './presence.ts';
 import {
   type BrowserClose,
+  DEFAULTS,
   type EndedReason,
   type EndedSandbox,
   hasEnded,
@@ -45,6 +47,8 @@ interface LiveOptions {
   readonly watcher: { saw(info: SandboxInfo): void };
   /** The driver could not remove it, as when its engine is away. */
   readonly onNotRemoved: () => void;
+  /** Another viewer has exclusive control, or nobody any more. */
+  readonly onControl: (controller: string | undefined) => void;
 }
 
 /** How long a browser that was told to close may take before new clients get it again, in milliseconds. */
@@ -59,6 +63,8 @@ export class LiveSandbox {
   readonly #spec: SandboxSpec;
   readonly #options: LiveOptions;
   readonly #presence: Presence;
+  /** Its viewers. */
+  readonly control: Control;
   /** Called after every change; each waiter looks for itself. */
   readonly #waiters = new Set<() => void>();
   readonly #startAbort = new AbortController();
@@ -84,6 +90,7 @@ export class LiveSandbox {
     this.#presence = new Presence(spec.id, (clients, viewers, active) =>
       this.#link?.presence(clients, viewers, active),
     );
+    this.control = new Control(spec.control ?? DEFAULTS.control, options.onControl);
   }
 
   /** As it was created, and changed since. */
@@ -212,28 +219,30 @@ export class LiveSandbox {
     });
   }
 
-  /** `not` is the path of a browser that was found dead: the next one is waited for. */
-  async attach(kind: AttachKind, signal: AbortSignal, not?: string): Promise<Attachment> {
+  /** Joins a client. `not` is the path of a browser that was found dead: the next one is waited for. */
+  async attach(signal: AbortSignal, not?: string): Promise<Attachment> {
+    const path = (): string | undefined => this.#status?.devtools?.browserPath;
+    const up = (): boolean => path() !== undefined && path() !== not && path() !== this.#closing;
+    await this.#untilUp(up, signal, 'its browser is down');
+    return this.#presence.join('client', this.#wayOf('client'), path() ?? '', () => this.#closeBrowser());
+  }
+
+  /** Joins a viewer. */
+  async watch(who: Onlooker, signal: AbortSignal): Promise<Viewer> {
+    await this.#untilUp(() => this.#status?.vncSocket !== undefined, signal, 'its VNC server is down');
+    const joined = this.#presence.join('viewer', this.#wayOf('viewer'), '', () => 'restart');
+    try {
+      return this.control.join(who, joined);
+    } catch (err) {
+      joined.detach();
+      throw err;
+    }
+  }
+
+  async #untilUp(up: () => boolean, signal: AbortSignal, why: string): Promise<void> {
     const wait = AbortSignal.any([signal, AbortSignal.timeout(BROWSER_WAIT_MS)]);
-    const up = (): boolean => {
-      if (hasEnded(this.#state)) return true;
-      if (kind === 'viewer') return this.#status?.vncSocket !== undefined;
-      const path = this.#status?.devtools?.browserPath;
-      return path !== undefined && path !== not && path !== this.#closing;
-    };
-    await this.#until(
-      up,
-      wait,
-      'BROWSER_UNREACHABLE',
-      kind === 'client' ? 'its browser is down' : 'its VNC server is down',
-    );
+    await this.#until(() => hasEnded(this.#state) || up(), wait, 'BROWSER_UNREACHABLE', why);
     this.#assertAlive();
-    return this.#presence.join(
-      kind,
-      this.#wayOf(kind),
-      kind === 'client' ? (this.#status?.devtools?.browserPath ?? '') : '',
-      () => this.#closeBrowser(),
-    );
   }
 
   /** A client closes the browser. */
@@ -301,6 +310,7 @@ export class LiveSandbox {
   #onStatus(status: SandboxStatus): void {
     if (this.#finishing) return;
     this.#status = status;
+    this.control.mode = this.spec.control ?? DEFAULTS.control;
     if (status.endingReason !== undefined) this.#dismiss(status.endingReason);
     if (status.browserEnding !== undefined) {
       this.#presence.endAll({ code: 1011, reason: status.browserEnding }, 'client');

@@ -25,6 +25,8 @@ export interface Attachment {
   closeBrowser(): BrowserClose;
   /** Idempotent. */
   detach(): void;
+  /** Ends it from our side. */
+  end(how: Ending): void;
   /** Called once when the sandbox ends; set it last, it may fire at once. */
   set onEnd(listener: (ending: Ending) => void);
 }

@@ -33,9 +33,12 @@ export type BrowserClose = 'restart' | 'terminate' | 'keep';
 /** What keeps the idle timeout from striking. any: messages of automation clients and attached viewers. automation: the former alone. */
 export type ActivityKind = 'any' | 'automation';
 
+/** collaborative: every viewer who may control does, at once. exclusive: one does, the others look. */
+export type ControlMode = 'collaborative' | 'exclusive';
+
 /** What may change about a sandbox after its creation. */
 export type SandboxChange = Partial<
-  Pick<SandboxSpec, 'idleTimeoutSeconds' | 'maxLifetimeSeconds' | 'activity' | 'metadata'>
+  Pick<SandboxSpec, 'idleTimeoutSeconds' | 'maxLifetimeSeconds' | 'activity' | 'control' | 'metadata'>
 >;
 
 /** Everything that is said about a sandbox when it is created. Times are seconds; `createdAt` is Unix milliseconds. */
@@ -58,6 +61,8 @@ export interface SandboxSpec {
   readonly viewport: { readonly width: number; readonly height: number };
   readonly onBrowserClose: BrowserClose;
   readonly activity: ActivityKind;
+  /** Absent in those made before there was a choice: collaborative. */
+  readonly control?: ControlMode;
   readonly metadata: Readonly<Record<string, string>>;
   /** Of a create with an `Idempotency-Key`. It lies with the sandbox, so that a service that was restarted knows it again. */
   readonly idempotency?: Idempotency;
@@ -159,5 +164,6 @@ export const DEFAULTS = {
   recordingSegmentSeconds: 60,
   onBrowserClose: 'restart',
   activity: 'any',
+  control: 'collaborative',
   viewport: { width: 1280, height: 720 },
 } as const;

@@ -2,17 +2,19 @@ import { randomUUID } from 'node:crypto';
 import { assertMayChange, type Principal, sees } from './access.ts';
 import type { Admission } from './admission.ts';
 import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
+import type { Control, Onlooker, Viewer } from './control.ts';
 import type { PoolSize } from './demand.ts';
 import { AppError } from './errors.ts';
 import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
 import { LiveSandbox, type SandboxInfo, type Turn } from './live.ts';
 import { Pool } from './pool.ts';
-import type { AttachKind, Attachment } from './presence.ts';
+import type { Attachment } from './presence.ts';
 import { Removals } from './removals.ts';
 import {
   type ActivityKind,
   type BrowserClose,
+  type ControlMode,
   DEFAULTS,
   type Idempotency,
   type PageInfo,
@@ -30,6 +32,7 @@ export interface CreateInput {
   readonly connectTimeoutSeconds?: number;
   readonly onBrowserClose?: BrowserClose;
   readonly activity?: ActivityKind;
+  readonly control?: ControlMode;
   readonly recording?: RecordingMode;
   readonly recordingFps?: number;
   readonly recordingScale?: number;
@@ -45,6 +48,7 @@ export interface ChangeInput {
   readonly sandboxIdleTimeoutSeconds?: number;
   readonly maxLifetimeSeconds?: number;
   readonly activity?: ActivityKind;
+  readonly control?: ControlMode;
   readonly metadata?: Readonly<Record<string, string | null>>;
 }
 
@@ -208,11 +212,12 @@ export class Sandboxes {
     assertMayChange(principal);
     this.get(principal, id);
     const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
-    const { sandboxIdleTimeoutSeconds, maxLifetimeSeconds, activity } = input;
+    const { sandboxIdleTimeoutSeconds, maxLifetimeSeconds, activity, control } = input;
     await live.change(({ metadata }) => ({
       ...(sandboxIdleTimeoutSeconds === undefined ? {} : { idleTimeoutSeconds: sandboxIdleTimeoutSeconds }),
       ...(maxLifetimeSeconds === undefined ? {} : { maxLifetimeSeconds }),
       ...(activity === undefined ? {} : { activity }),
+      ...(control === undefined ? {} : { control }),
       ...(input.metadata === undefined ? {} : { metadata: merged(metadata, input.metadata) }),
     }));
     return live.info;
@@ -252,14 +257,24 @@ export class Sandboxes {
   }
 
   /**
-   * Joins a client or viewer to a sandbox, waiting for READY at most 30 s. The caller must `detach` in the end. `not` is
+   * Joins a client to a sandbox, waiting for READY at most 30 s. The caller must `detach` in the end. `not` is
    * the path of a browser that turned out to be dead: then the next one is waited for, at most 10 s.
    * Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE.
    */
-  async attach(id: string, kind: AttachKind, record: boolean, signal: AbortSignal, not?: string): Promise<Attachment> {
-    const live = await this.#readyOne(id, AbortSignal.any([signal, AbortSignal.timeout(READY_WAIT_MS)]));
-    if (record) await live.setRecording(true);
-    return live.attach(kind, signal, not);
+  async attach(id: string, record: boolean, signal: AbortSignal, not?: string): Promise<Attachment> {
+    return (await this.#joinable(id, record, signal)).attach(signal, not);
+  }
+
+  /** Joins a viewer as {@link attach} does a client. Throws FORBIDDEN, too, when the viewer's id is somebody else's. */
+  async watch(id: string, who: Onlooker, record: boolean, signal: AbortSignal): Promise<Viewer> {
+    return (await this.#joinable(id, record, signal)).watch(who, signal);
+  }
+
+  /** The viewers of a sandbox, for who may see it. Throws SANDBOX_NOT_FOUND and SANDBOX_ENDED. */
+  viewers(id: string): Control {
+    const live = this.#live.get(id);
+    if (live) return live.control;
+    throw this.#goneOrUnknown(id);
   }
 
   /** Ends the connections to a sandbox that were let in with this ticket, or with any. */
@@ -321,9 +336,18 @@ export class Sandboxes {
       await live.whenReady(signal);
       return live;
     }
+    throw this.#goneOrUnknown(id);
+  }
+
+  async #joinable(id: string, record: boolean, signal: AbortSignal): Promise<LiveSandbox> {
+    const live = await this.#readyOne(id, AbortSignal.any([signal, AbortSignal.timeout(READY_WAIT_MS)]));
+    if (record) await live.setRecording(true);
+    return live;
+  }
+
+  #goneOrUnknown(id: string): AppError {
     const ended = this.#options.registry.find(id);
-    if (!ended) throw notFound(id);
-    throw new AppError('SANDBOX_ENDED', `Sandbox ${id} has ended: ${ended.endedReason}.`);
+    return ended ? new AppError('SANDBOX_ENDED', `Sandbox ${id} has ended: ${ended.endedReason}.`) : notFound(id);
   }
 
   #track(spec: SandboxSpec): LiveSandbox {
@@ -351,6 +375,7 @@ export class Sandboxes {
         if (this.#live.get(spec.id) === live) this.#live.delete(spec.id);
       },
       onNotRemoved: () => this.#removals.add(spec.id),
+      onControl: (controller) => events.controlChanged(spec.id, spec.owner, controller),
     });
     this.#live.set(spec.id, live);
     return live;
@@ -383,6 +408,7 @@ export class Sandboxes {
       viewport: asked.viewport ?? DEFAULTS.viewport,
       onBrowserClose: asked.onBrowserClose ?? DEFAULTS.onBrowserClose,
       activity: asked.activity ?? DEFAULTS.activity,
+      control: asked.control ?? DEFAULTS.control,
       metadata: { ...template.metadata, ...input.metadata },
       ...(idempotency ? { idempotency } : {}),
     };

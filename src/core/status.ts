@@ -37,11 +37,12 @@ export function isStatus(value: unknown): value is SandboxStatus {
 
 function isChange(value: unknown): boolean {
   if (!isObject(value)) return false;
-  const { idleTimeoutSeconds, maxLifetimeSeconds, activity, metadata, ...rest } = value;
+  const { idleTimeoutSeconds, maxLifetimeSeconds, activity, control, metadata, ...rest } = value;
   return (
     Object.keys(rest).length === 0 &&
     [idleTimeoutSeconds, maxLifetimeSeconds].every((limit) => limit === undefined || isTime(limit)) &&
     (activity === undefined || activity === 'any' || activity === 'automation') &&
+    (control === undefined || control === 'collaborative' || control === 'exclusive') &&
     (metadata === undefined || (isObject(metadata) && Object.values(metadata).every((v) => typeof v === 'string')))
   );
 }

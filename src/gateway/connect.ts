@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { type Access, auditedAs, type Credentials, isRefusal, isTicket, type Principal, sees } from '../core/access.ts';
-import type { Audit, Log } from '../core/contracts.ts';
+import type { Audit, AuditEntry, Log } from '../core/contracts.ts';
+import { asksToLook, type Onlooker, ticketBearer, VIEWER_ID } from '../core/control.ts';
 import type { Counters } from '../core/counters.ts';
 import { AppError } from '../core/errors.ts';
 import type { Attachment } from '../core/presence.ts';
@@ -10,6 +11,7 @@ import type { Ticket } from '../core/ticket.ts';
 import { assertSameSandbox } from '../core/tickets.ts';
 import { Bridge } from './bridge.ts';
 import { openCdp } from './cdp.ts';
+import type { Source } from './pump.ts';
 import { type WebSocketRoute, webSocketRoute } from './routes.ts';
 import { openVnc } from './vnc.ts';
 
@@ -81,22 +83,31 @@ async function connected(options: GatewayOptions, req: UpgradeRequest, signal: A
   const bearer = await admitted(options, req, route);
   const record = req.query.get('recording') === 'true';
   const { sandboxId, kind } = route;
-  let attachment = await options.sandboxes.attach(sandboxId, kind, record, signal);
+  if (kind === 'viewer') {
+    const viewer = await options.sandboxes.watch(sandboxId, onlookerOf(req, bearer), record, signal);
+    const bridge = await bridged(options, viewer, bearer, () => openVnc(viewer, signal), 'livestream');
+    const { viewerId, role, controls } = viewer;
+    noteConnected(options, req, route, bearer, { viewerId, role, controls });
+    return bridge;
+  }
+  let attachment = await options.sandboxes.attach(sandboxId, record, signal);
   for (;;) {
     try {
-      if (isTicket(bearer)) attachment.ticketId = bearer.id;
-      const bridge = await open(options, route, attachment, signal);
-      // Revoked while it was waiting, it was not among those whose end was asked for.
-      if (isTicket(bearer)) assertStands(options.access, bearer, bridge);
-      const { requestId, address } = req;
-      options.log.info({ requestId, sandboxId, kind }, 'connected');
-      options.audit.record({ action: `${kind}.connect`, requestId, ...auditedAs(bearer), address, sandboxId });
+      const path = route.devtoolsPath ?? attachment.browserPath;
+      const bridge = await bridged(
+        options,
+        attachment,
+        bearer,
+        () => openCdp(attachment.way, path, signal),
+        'automation',
+      );
+      noteConnected(options, req, route, bearer);
       return bridge;
     } catch (err) {
       // The browser died a moment ago and its runtime has not said so yet: the next one is on its way. It may die, too; after
       // three in a minute the sandbox ends, and with it the wait.
-      if (kind !== 'client' || signal.aborted || !isUnreachable(err)) throw err;
-      const next = options.sandboxes.attach(sandboxId, kind, false, signal, attachment.browserPath);
+      if (signal.aborted || !isUnreachable(err)) throw err;
+      const next = options.sandboxes.attach(sandboxId, false, signal, attachment.browserPath);
       // None came: then what was wrong with the last one says more.
       attachment = await next.catch((why: unknown) => Promise.reject(isUnreachable(why) ? err : why));
     }
@@ -117,22 +128,37 @@ function isUnreachable(err: unknown): boolean {
   return err instanceof AppError && err.errorName === 'BROWSER_UNREACHABLE';
 }
 
-/** Opens the sandbox's side. */
-async function open(
-  options: GatewayOptions,
-  route: WebSocketRoute,
+/** Joins the two once the sandbox's side is open. */
+async function bridged(
+  { access, counters }: GatewayOptions,
   attachment: Attachment,
-  signal: AbortSignal,
+  bearer: Principal | Ticket,
+  opening: () => Promise<Source>,
+  kind: keyof Counters['bytes'],
 ): Promise<Bridge> {
+  let bridge: Bridge;
   try {
-    const path = route.devtoolsPath ?? attachment.browserPath;
-    const viewer = route.kind === 'viewer';
-    const source = await (viewer ? openVnc(attachment.way, signal) : openCdp(attachment.way, path, signal));
-    return new Bridge(source, attachment, options.counters.bytes[viewer ? 'livestream' : 'automation']);
+    if (isTicket(bearer)) attachment.ticketId = bearer.id;
+    bridge = new Bridge(await opening(), attachment, counters.bytes[kind]);
   } catch (err) {
     attachment.detach();
     throw err;
   }
+  // Revoked while it was waiting, it was not among those whose end was asked for.
+  if (isTicket(bearer)) assertStands(access, bearer, bridge);
+  return bridge;
+}
+
+function noteConnected(
+  { log, audit }: GatewayOptions,
+  { requestId, address }: UpgradeRequest,
+  { sandboxId, kind }: WebSocketRoute,
+  bearer: Principal | Ticket,
+  detail?: AuditEntry['detail'],
+): void {
+  log.info({ requestId, sandboxId, kind, ...detail }, 'connected');
+  const what = { action: `${kind}.connect`, requestId, ...auditedAs(bearer), address, sandboxId } as const;
+  audit.record(detail ? { ...what, detail } : what);
 }
 
 /** Who it is, and may come in. A one-time ticket is used up by it. */
@@ -148,9 +174,10 @@ async function admitted(
     if (!info || !(isTicket(bearer) || sees(bearer, info.spec.owner))) {
       throw new AppError('SANDBOX_NOT_FOUND', `sandbox not found: ${sandboxId}`);
     }
-    const looksOnly = bearer.role === 'view' || bearer.role === 'viewer';
-    if (looksOnly)
-      throw new AppError('FORBIDDEN', `This ${isTicket(bearer) ? 'ticket' : 'key'} may look but not control anything.`);
+    if (kind === 'client' && bearer.role === 'viewer') {
+      throw new AppError('FORBIDDEN', 'This key may look but not control anything.');
+    }
+    if (kind === 'viewer') onlookerOf(req, bearer);
     if (isTicket(bearer)) {
       assertSameSandbox(bearer, info.spec.createdAt);
       await access.tickets.redeem(bearer);
@@ -169,6 +196,17 @@ async function admitted(
     }
     throw err;
   }
+}
+
+/** Throws INVALID_REQUEST. */
+function onlookerOf(req: UpgradeRequest, bearer: Principal | Ticket): Onlooker {
+  const viewerId = req.query.get('viewer') ?? randomUUID();
+  if (!VIEWER_ID.test(viewerId)) {
+    throw new AppError('INVALID_REQUEST', 'viewer: must be 1 to 64 letters, digits, "-" and "_".');
+  }
+  const mayControl = bearer.role !== 'view' && bearer.role !== 'viewer';
+  const role = mayControl && !asksToLook(req.query) ? 'control' : 'view';
+  return { viewerId, role, bearer: isTicket(bearer) ? ticketBearer(bearer) : `key ${bearer.keyId ?? ''}` };
 }
 
 /** Plain HTTP on a WebSocket path. */

@@ -54,7 +54,7 @@ export class Harness {
     };
     const sandboxes = {
       find: () => ({ spec: {} }),
-      attach: async (_id: string, _kind: string, _record: boolean, _signal: AbortSignal, not?: string) => {
+      attach: async (_id: string, _record: boolean, _signal: AbortSignal, not?: string) => {
         // As of a sandbox whose browser is not followed by another in time.
         if (not !== undefined) throw new AppError('BROWSER_UNREACHABLE', 'its browser is down');
         return join();

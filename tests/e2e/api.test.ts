@@ -7,7 +7,7 @@ import puppeteer from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { type Answer, asked, call, contract, expect } from './contract.ts';
 import { LIMIT, type Service, startService, waitFor } from './service.ts';
-import { socketOf, upgrade } from './sockets.ts';
+import { openSocket, socketOf, upgrade } from './sockets.ts';
 
 const idsOf = (list: Answer): string[] => list.json.data.sandboxes.map((sandbox: Sandbox) => sandbox.sandboxId);
 
@@ -226,6 +226,33 @@ describe('the API of a service without keys', { timeout: 3 * LIMIT.timeout }, ()
       const body = operation === 'changeSandbox' ? { body: { maxLifetimeSeconds: 60 } } : {};
       await expect(service, 410, operation, { id: 'later', page: 'none', ...body });
     }
+  });
+
+  it('tells who watches, hands control over and ends who is not to watch any more', async () => {
+    const id = 'Tour_1';
+    const exclusive = await expect(service, 200, 'changeSandbox', { id, body: { control: 'exclusive' } });
+    assert.equal(exclusive.json.data.control, 'exclusive');
+    const watch = (viewer: string) =>
+      openSocket(`${socketOf(service.url)}/sandboxes/${id}/ws/livestream?viewer=${viewer}`);
+    const [one, two] = [await watch('one'), await watch('two')];
+    const gone = new Promise((resolve) => two.once('close', resolve));
+    const who = ({ json }: Answer): string[] =>
+      json.data.viewers.map((viewer: { viewerId: string; controls: boolean }) => viewer.viewerId + viewer.controls);
+    assert.deepEqual(who(await expect(service, 200, 'listViewers', { id })), ['onetrue', 'twofalse']);
+    assert.deepEqual(who(await expect(service, 200, 'giveControl', { id, viewerId: 'two' })), ['onefalse', 'twotrue']);
+    assert.deepEqual(who(await expect(service, 200, 'releaseControl', { id, viewerId: 'two' })), [
+      'onefalse',
+      'twofalse',
+    ]);
+    assert.deepEqual(who(await expect(service, 200, 'kickViewer', { id, viewerId: 'two' })), ['onefalse']);
+    assert.equal(await gone, 1008);
+    one.terminate();
+    for (const operation of ['giveControl', 'releaseControl', 'kickViewer']) {
+      await expect(service, 404, operation, { id, viewerId: 'none' });
+      await expect(service, 410, operation, { id: 'later', viewerId: 'none' });
+    }
+    await expect(service, 410, 'listViewers', { id: 'later' });
+    await expect(service, 400, 'changeSandbox', { id, body: { control: 'mine' } });
   });
 
   it('tells what happened to them', async () => {

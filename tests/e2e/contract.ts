@@ -59,6 +59,7 @@ export interface Call {
   readonly filename?: string;
   readonly page?: string;
   readonly ticketId?: string;
+  readonly viewerId?: string;
   readonly query?: string;
   readonly body?: object;
   readonly key?: string;
@@ -77,13 +78,14 @@ export const asked = new Set<string>();
 
 /** Calls an operation by its id and holds the answer, whatever it is, against the document. */
 export async function call(service: Service, operation: string, given: Call = {}): Promise<Answer> {
-  const { id = '', filename = '', page = '', ticketId = '', query = '', body, key } = given;
+  const { id = '', filename = '', page = '', ticketId = '', viewerId = '', query = '', body, key } = given;
   const { method, path } = contract.operations.get(operation) ?? assert.fail(`no operation ${operation}`);
   const url = `${service.url}${path
     .replace('{id}', id)
     .replace(/{((file)?name|sessionId)}/, filename)
     .replace('{page}', page)
-    .replace('{ticketId}', ticketId)}?${query}`;
+    .replace('{ticketId}', ticketId)
+    .replace('{viewerId}', viewerId)}?${query}`;
   const answer = await fetch(url, {
     method: method.toUpperCase(),
     headers: key === undefined ? {} : { authorization: `Bearer ${key}` },

@@ -17,10 +17,6 @@ const TICKETS = ['automation', 'control', 'view'] as const;
 type Who = keyof typeof KEYS | 'nobody' | (typeof TICKETS)[number] | 'ticket of another';
 const EVERYBODY: readonly Who[] = ['nobody', ...(Object.keys(KEYS) as Who[]), ...TICKETS, 'ticket of another'];
 
-/** Until the server keeps those who may only look from doing more, they are not let in. */
-const WATCHING = 403;
-const WATCHERS = ['control'] as const;
-
 type Outcome = 'allowed' | 401 | 403 | 404;
 
 /** Who may, of those who are known; of everybody else see {@link expected}. */
@@ -55,6 +51,9 @@ const RULES: Readonly<Record<string, Rule>> = {
   getDevToolsProtocol: { ...CHANGE, tickets: ['automation'] },
   listTickets: CHANGE,
   getLivePage: { ...LOOK, tickets: ['control', 'view'] },
+  listViewers: { ...LOOK, tickets: ['control'] },
+  giveControl: { ...CHANGE, tickets: ['control'] },
+  releaseControl: { ...CHANGE, tickets: ['control'] },
 };
 
 /** Last, since nothing is left to try afterwards. */
@@ -136,7 +135,7 @@ describe('every operation with every credential', { timeout: 3 * LIMIT.timeout }
         : id === 'deleteRecording'
           ? second
           : recording;
-      const names = { id: 'mine', filename, page: 'ABC', ticketId: 'none' };
+      const names = { id: 'mine', filename, page: 'ABC', ticketId: 'none', viewerId: 'none' };
       // Those who may come last: they end what the others are to be refused.
       const order = [...EVERYBODY].sort((x, y) => Number(mayDo(x)) - Number(mayDo(y)));
       function mayDo(who: Who): boolean {
@@ -187,8 +186,8 @@ describe('every WebSocket with every credential', LIMIT, () => {
     ['ws/automation', { viewer: 403, tickets: ['automation'] }],
     ['devtools/browser/ABC', { viewer: 403, tickets: ['automation'] }],
     ['devtools/page/ABC', { viewer: 403, tickets: ['automation'] }],
-    ['ws/livestream', { viewer: WATCHING, tickets: WATCHERS }],
-    ['ws/liveview', { viewer: WATCHING, tickets: WATCHERS }],
+    ['ws/livestream', { viewer: 'allowed', tickets: ['control', 'view'] }],
+    ['ws/liveview', { viewer: 'allowed', tickets: ['control', 'view'] }],
   ];
   for (const [path, rule] of SOCKETS) {
     it(path, async () => {

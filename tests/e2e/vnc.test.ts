@@ -6,9 +6,9 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type BrowserContext, chromium, type Page as ViewerPage } from 'playwright-core';
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
-import WebSocket from 'ws';
 import type { Sandbox } from '../../src/client/client.ts';
 import { type Site, serveSite } from './drivers.ts';
+import { Rfb } from './rfb.ts';
 import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { startViewer, undisturbed } from './viewer.ts';
 
@@ -371,55 +371,4 @@ async function assertWithinScreen(bounds: () => Promise<Bounds>): Promise<void> 
     },
     () => `the window to lie on the screen; its bounds are ${JSON.stringify(last)}`,
   );
-}
-
-/** The VNC stream by hand: reads as many bytes as asked for, whatever frames they come in. */
-class Rfb {
-  textFrames = 0;
-  readonly #socket: WebSocket;
-  #bytes = Buffer.alloc(0);
-  #wake = (): void => {};
-
-  static open(url: string, protocols: string[] = []): Promise<Rfb> {
-    return new Promise((resolve, reject) => {
-      const socket = new WebSocket(url, protocols, { handshakeTimeout: 30_000 });
-      const rfb = new Rfb(socket);
-      socket.once('open', () => resolve(rfb));
-      socket.once('error', reject);
-    });
-  }
-
-  private constructor(socket: WebSocket) {
-    this.#socket = socket;
-    socket.on('message', (data: Buffer, binary) => {
-      if (!binary) this.textFrames += 1;
-      this.#bytes = Buffer.concat([this.#bytes, data]);
-      this.#wake();
-    });
-    socket.on('close', () => this.#wake());
-  }
-
-  get protocol(): string {
-    return this.#socket.protocol;
-  }
-
-  async read(length: number): Promise<Buffer> {
-    while (this.#bytes.length < length) {
-      if (this.#socket.readyState === WebSocket.CLOSED) throw new Error('the stream was closed');
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-    const head = this.#bytes.subarray(0, length);
-    this.#bytes = this.#bytes.subarray(length);
-    return head;
-  }
-
-  write(data: string | Buffer): void {
-    this.#socket.send(Buffer.from(data as string, 'latin1'));
-  }
-
-  close(): void {
-    this.#socket.close();
-  }
 }

@@ -12,7 +12,7 @@ import { noAudit, openAccess } from './doors.ts';
 
 /** A sandbox whose browsers are these, one after the other; each is had by those who do not want the one before it. */
 function options(ports: readonly number[], asked: (string | undefined)[]): GatewayOptions {
-  const attach = async (_id: string, _kind: string, _record: boolean, _signal: AbortSignal, not?: string) => {
+  const attach = async (_id: string, _record: boolean, _signal: AbortSignal, not?: string) => {
     asked.push(not);
     const index = asked.length - 1;
     const port = ports[index];

@@ -45,6 +45,7 @@ function setUp() {
     onGone() {
       world.gone = true;
     },
+    onControl() {},
     onNotRemoved() {},
   });
   const die = (): void => {

@@ -17,11 +17,16 @@ export type AudienceRequest =
   | { readonly what: 'count' }
   /** Fails when somebody did not get what it wanted. */
   | { readonly what: 'stop' };
+
 /** Megabytes a second, all together. */
 export interface Got {
   readonly downloaded: number;
   readonly watched: number;
 }
+
+/** A viewer's version, security type and ClientInit, and how much the server says to them (RFC 6143 section 7.1). */
+const HANDSHAKE = Buffer.from('RFB 003.008\n\u0001\u0001');
+const GREETING_BYTES = 12 + 2 + 4;
 
 /** Those of one measurement; whatever comes of them after its end is nobody's business. */
 class Audience {
@@ -72,13 +77,14 @@ class Audience {
   async watch(url: string): Promise<void> {
     const socket = await openSocket(url, ['binary']);
     this.#viewers.add(socket);
-    let received = 0;
+    let received = -GREETING_BYTES;
     socket.on('message', (data: Buffer) => {
       this.#watched += data.length;
       received += data.length;
       for (; received >= UPDATE_BYTES; received -= UPDATE_BYTES) socket.send(UPDATE_REQUEST);
     });
     socket.once('close', () => this.#fail('a viewer was cut off'));
+    socket.send(HANDSHAKE);
     socket.send(UPDATE_REQUEST);
   }
 

@@ -8,10 +8,11 @@ import { Api } from '../../../src/api/server.ts';
 import { createRecordings } from '../../../src/app/recordings.ts';
 import { loadConfig } from '../../../src/config.ts';
 import type { Way } from '../../../src/core/contracts.ts';
+import { Control, type Onlooker } from '../../../src/core/control.ts';
 import { Counters } from '../../../src/core/counters.ts';
 import { Events } from '../../../src/core/events.ts';
 import { keepNewSpaceSmall } from '../../../src/core/heap.ts';
-import { type AttachKind, Presence } from '../../../src/core/presence.ts';
+import { Presence } from '../../../src/core/presence.ts';
 import type { Sandboxes } from '../../../src/core/sandboxes.ts';
 import { openFront } from '../../../src/gateway/front.ts';
 import { DiskDownloads } from '../../../src/storage/downloads.ts';
@@ -23,7 +24,6 @@ const [dataDir, cdpPort, vncPort] = args as [string, number, number];
 const config = loadConfig({ PATH: process.env.PATH, BERTH_DATA_DIR: dataDir, BERTH_RUN_DIR: '/nowhere' });
 const log = { info() {}, warn: console.error, error: console.error };
 const wayTo = (port: number): Way => ({ endpoint: { host: '127.0.0.1', port }, prefix: '' });
-const ways: Readonly<Record<AttachKind, Way>> = { client: wayTo(cdpPort), viewer: wayTo(vncPort) };
 const presences = new Map<string, Presence>();
 const presenceOf = (id: string): Presence => {
   const presence = presences.get(id) ?? new Presence(id, () => {});
@@ -32,8 +32,13 @@ const presenceOf = (id: string): Presence => {
 };
 const sandboxes = {
   find: () => ({ spec: {} }),
-  attach: async (id: string, kind: AttachKind) =>
-    presenceOf(id).join(kind, ways[kind], kind === 'client' ? `/devtools/browser/${id}` : '', () => 'restart'),
+  attach: async (id: string) =>
+    presenceOf(id).join('client', wayTo(cdpPort), `/devtools/browser/${id}`, () => 'restart'),
+  watch: async (id: string, who: Onlooker) =>
+    new Control('collaborative', () => {}).join(
+      who,
+      presenceOf(id).join('viewer', wayTo(vncPort), '', () => 'restart'),
+    ),
 } as unknown as Sandboxes;
 
 const access = openAccess();

@@ -42,9 +42,19 @@ class Screen {
   }
 }
 
+/** What a VNC server says before it is asked for updates, as far as viewers here read it. */
+const [VERSION, TYPES, OK] = [Buffer.from('RFB 003.008\n'), Buffer.of(1, 1), Buffer.alloc(4)];
+
 const vnc = createServer({ noDelay: true }, (socket) => {
   const screen = new Screen(() => socket.write(UPDATE));
-  socket.on('data', () => screen.ask());
+  socket.write(VERSION);
+  // Its version, its security type, and what comes after that: each is waited for by who says the next.
+  const answers = [TYPES, OK];
+  socket.on('data', () => {
+    const answer = answers.shift();
+    if (answer) socket.write(answer);
+    else screen.ask();
+  });
   socket.on('error', () => {});
   socket.on('close', () => screen.close());
 });
@@ -57,6 +67,7 @@ uWS
     ...limits,
     open: (ws) => {
       ws.getUserData().screen = new Screen(() => ws.send(UPDATE, true));
+      for (const part of [VERSION, TYPES, OK]) ws.send(part, true);
     },
     message: (ws) => ws.getUserData().screen?.ask(),
     close: (ws) => ws.getUserData().screen?.close(),
