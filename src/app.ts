@@ -21,6 +21,7 @@ import { KeyRing } from './core/keys.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
+import { readCertificate } from './gateway/certificate.ts';
 import { openFront } from './gateway/front.ts';
 import { FileAudit } from './registry/audit.ts';
 import { EmbeddedRegistry } from './registry/embedded.ts';
@@ -52,6 +53,8 @@ type Env = { readonly PATH: string; readonly TZ?: string };
 /** Wires everything, starts in order. Throws an error with one sentence when it cannot start; nothing runs then. */
 export async function startApp(config: Config, env: Env): Promise<App> {
   const log = createLog(config.logLevel);
+  const tls = config.tlsCert && config.tlsKey ? { cert: config.tlsCert, key: config.tlsKey } : undefined;
+  if (tls) readCertificate(tls);
   const openapiYaml = await readFile(inRoot('openapi.yaml'), 'utf8');
   const templates = await loadTemplates(config.templates, new Validator(openapiYaml));
   const unknown = [...config.poolSizes.keys()].find((name) => !templates.has(name));
@@ -128,7 +131,16 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     },
     apiSocket,
   );
-  const gateway = await openFront(config.front, { access, sandboxes, apiSocket, counters, audit, log });
+  const gateway = await openFront(config.front, {
+    access,
+    sandboxes,
+    apiSocket,
+    counters,
+    audit,
+    log,
+    ...(tls ? { tls } : {}),
+    trustedProxies: config.trustedProxies,
+  });
   let port: number;
   try {
     await api.listen();
@@ -143,7 +155,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   }
   const unwatchKeys = watchKeysFile(keysFile, keys, log);
   const shown = config.host.includes(':') ? `[${config.host}]` : config.host;
-  const url = `http://${shown}:${port}`;
+  const url = `${tls ? 'https' : 'http'}://${shown}:${port}`;
   log.info({ url, driver: driver.name, dataDir: config.dataDir, sandboxes: sandboxes.count }, 'Berth serves');
   if (access.open)
     log.warn(

@@ -9,6 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { type AccessConfig, accessSettings } from './config/access.ts';
 import { type ArchiveConfig, archiveContradiction, archiveSettings } from './config/archive.ts';
+import { type DoorConfig, doorContradiction, doorExposure, doorSettings } from './config/door.ts';
 import { parsePool } from './config/pool.ts';
 import { parseAddress, parseInteger, parseWord, type Setting } from './config/setting.ts';
 import type { PoolSize } from './core/demand.ts';
@@ -26,7 +27,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 
 /** The settings, parsed, checked and frozen. */
-export interface Config extends AccessConfig, ArchiveConfig {
+export interface Config extends AccessConfig, ArchiveConfig, DoorConfig {
   /** Address to listen on; loopback unless there are keys. */
   readonly host: string;
   /** TCP port; 0 takes any free one. */
@@ -295,6 +296,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     danger: '`keep` leaves browsers running with nobody to reach them until then.',
     parse: (text) => (text === '' ? undefined : parseWord(text, ['stop', 'keep'] as const)),
   },
+  ...doorSettings,
   ...archiveSettings,
 };
 
@@ -320,18 +322,20 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     }
   };
   const runDir = read('runDir', defaultRunDir(read('dataDir')));
-  const keys = Object.keys(settings) as (keyof Config)[];
+  const rows = Object.keys(settings) as (keyof Config)[];
   // The type of the table sees to it that it has a row for each field.
-  const all = Object.fromEntries(keys.map((key) => [key, key === 'runDir' ? runDir : read(key)]));
+  const all = Object.fromEntries(rows.map((key) => [key, key === 'runDir' ? runDir : read(key)]));
   const config = all as unknown as Config;
-  const contradiction = archiveContradiction(config);
+  const contradiction = archiveContradiction(config) ?? doorContradiction(config);
   if (contradiction) throw new ConfigError(contradiction);
   return Object.freeze(config);
 }
 
 /** Why a service of these settings would be open to strangers; undefined when it is not. `keys`: how many there are, those of the keys file included. */
-export function exposure({ host }: Config, keys: number): string | undefined {
-  if (keys > 0 || isLoopback(host)) return undefined;
+export function exposure(config: Config, keys: number): string | undefined {
+  const { host } = config;
+  const exposed = doorExposure(config, keys > 0, isLoopback(host));
+  if (exposed !== undefined || keys > 0 || isLoopback(host)) return exposed;
   return `BERTH_HOST is ${host}, which others can reach, but there are no keys (BERTH_API_KEYS, or berth keys add), so anybody could use your browsers; set keys or listen on 127.0.0.1.`;
 }
 

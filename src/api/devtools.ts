@@ -100,6 +100,8 @@ function newTabAddress(query: string): string {
 
 /** The sandbox must not see whose key it was, Chromium refuses foreign origins, and http-proxy passes over much for an `Expect`. */
 const CALLERS_HEADERS = ['authorization', 'x-api-key', 'agentrun-access-token', 'cookie', 'origin', 'expect'];
+/** What the gateway says of the caller; the answer's addresses are still made from it. */
+const GATEWAYS_HEADERS = ['x-real-ip', 'x-forwarded-proto'];
 
 /** Connects into one sandbox. */
 class WayAgent extends Agent {
@@ -126,6 +128,9 @@ class DiscoveryProxy {
   readonly #waiting = new WeakMap<IncomingMessage, (answer: IncomingMessage) => void>();
 
   constructor() {
+    this.#proxy.on('proxyReq', (asked) => {
+      for (const name of GATEWAYS_HEADERS) asked.removeHeader(name);
+    });
     this.#proxy.on('proxyRes', (answer, req) => this.#waiting.get(req)?.(answer));
   }
 

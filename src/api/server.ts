@@ -81,7 +81,8 @@ export class Api {
 }
 
 function buildApp(options: ApiOptions): Koa {
-  const app = new Koa();
+  // The gateway has removed all that a client may have written into these headers.
+  const app = new Koa({ proxy: true, proxyIpHeader: 'X-Real-IP' });
   const urls = new Urls(options.access, options.publicUrl);
   const validator = new Validator(options.openapiYaml);
   const router = new Router();

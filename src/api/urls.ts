@@ -61,8 +61,7 @@ export class Urls {
   }
 
   #base(ctx: Context): string {
-    // Behind a proxy the Host header is not enough; BERTH_PUBLIC_URL is what counts there.
-    return this.#publicUrl ?? `http://${ctx.host}`;
+    return this.#publicUrl ?? `${ctx.protocol}://${ctx.host}`;
   }
 }
 

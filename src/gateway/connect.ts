@@ -11,6 +11,7 @@ import type { Ticket } from '../core/ticket.ts';
 import { assertSameSandbox } from '../core/tickets.ts';
 import { Bridge } from './bridge.ts';
 import { openCdp } from './cdp.ts';
+import type { CertificatePaths } from './certificate.ts';
 import type { Source } from './pump.ts';
 import { type WebSocketRoute, webSocketRoute } from './routes.ts';
 import { openVnc } from './vnc.ts';
@@ -24,6 +25,10 @@ export interface GatewayOptions {
   readonly counters: Counters;
   readonly audit: Audit;
   readonly log: Log;
+  /** Speak TLS with these; absent: plain HTTP. */
+  readonly tls?: CertificatePaths;
+  /** Addresses and CIDRs of proxies that may say whom they speak for; absent: none. */
+  readonly trustedProxies?: readonly string[];
 }
 
 /** The public door, whichever server it is made of. */
@@ -41,7 +46,7 @@ export interface UpgradeRequest extends Credentials {
   readonly requestId: string;
   /** Without the query. */
   readonly path: string;
-  /** Where the client is, as text. */
+  /** IP address of the client. */
   readonly address: string;
 }
 

@@ -3,6 +3,7 @@ import { Agent, type ClientRequest, type IncomingMessage, METHODS, request } fro
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import type { Callers } from './caller.ts';
 import { Turns } from './turns.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
@@ -65,12 +66,14 @@ export function refuse(res: HttpResponse, err: unknown, requestId: string, count
 export class Forwarder {
   readonly #socketPath: string;
   readonly #counters: Counters;
+  readonly #callers: Callers;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
   readonly #turns = new Turns();
 
-  constructor(socketPath: string, counters: Counters) {
+  constructor(socketPath: string, counters: Counters, callers: Callers) {
     this.#socketPath = socketPath;
     this.#counters = counters;
+    this.#callers = callers;
   }
 
   /** `req` is read before this returns; it is dead afterwards. */
@@ -87,11 +90,7 @@ export class Forwarder {
         agent: this.#agent,
         method,
         path: query ? `${req.getUrl()}?${query}` : req.getUrl(),
-        headers: {
-          ...copyHeaders(req),
-          'x-request-id': requestId,
-          'x-real-ip': Buffer.from(res.getRemoteAddressAsText()).toString(),
-        },
+        headers: { ...this.#callers.of(peerOf(res), copyHeaders(req)).headers, 'x-request-id': requestId },
       });
     } catch (err) {
       // uWebSockets.js lets through what Node throws at (raw UTF-8, odd methods), and a throw in its callback ends the service.
@@ -119,7 +118,13 @@ export class Forwarder {
   }
 }
 
-function copyHeaders(req: HttpRequest): Record<string, string | string[]> {
+/** IP address of the other end. */
+export function peerOf(res: HttpResponse): string {
+  return Buffer.from(res.getRemoteAddressAsText()).toString();
+}
+
+/** All headers but those of the connection itself. */
+export function copyHeaders(req: HttpRequest): Record<string, string | string[]> {
   const headers: Record<string, string | string[]> = {};
   req.forEach((name, value) => {
     if (OWN_HEADERS.has(name)) return;

@@ -6,6 +6,8 @@ import uWS, {
   type us_socket_context_t,
 } from 'uWebSockets.js';
 import type { FragmentSocket, UserData } from './bridge.ts';
+import { Callers } from './caller.ts';
+import { CertificateWatch, readCertificate } from './certificate.ts';
 import {
   chooseProtocol,
   connectSandbox,
@@ -17,26 +19,42 @@ import {
   type UpgradeRequest,
   upgradeRequired,
 } from './connect.ts';
-import { Forwarder, refuse } from './forward.ts';
+import { copyHeaders, Forwarder, peerOf, refuse } from './forward.ts';
 import { MAX_REFUSED_READABLY } from './pump.ts';
 import { webSocketRoute } from './routes.ts';
 
+/** Of uSockets: several sockets may listen on one port, and share its connections; or just this one. */
+const LIBUS_LISTEN_DEFAULT = 0;
 const LIBUS_LISTEN_EXCLUSIVE_PORT = 1;
 
 /** The public door on uWebSockets.js: WebSockets are joined to sandboxes here, everything else goes to the API. */
 export class Gateway implements Front {
   readonly #options: GatewayOptions;
   readonly #forwarder: Forwarder;
-  readonly #app: TemplatedApp;
+  readonly #callers: Callers;
+  /** The newest last. One more for each new certificate: what uWebSockets.js has once begun with one it ends with it. */
+  readonly #apps: TemplatedApp[];
   readonly #sockets = new Set<FragmentSocket>();
   readonly #pings: NodeJS.Timeout;
-  #listening: us_listen_socket | undefined;
+  readonly #listening = new Set<us_listen_socket>();
+  #watch: CertificateWatch | undefined;
 
   constructor(options: GatewayOptions) {
     this.#options = options;
-    this.#forwarder = new Forwarder(options.apiSocket, options.counters);
-    this.#app = uWS.App();
-    this.#app.ws<UserData>('/*', {
+    this.#callers = new Callers(options.trustedProxies ?? [], options.tls !== undefined);
+    this.#forwarder = new Forwarder(options.apiSocket, options.counters, this.#callers);
+    this.#apps = [this.#newApp()];
+    this.#pings = setInterval(() => {
+      for (const ws of this.#sockets) ws.ping();
+    }, PING_EVERY_MS);
+  }
+
+  /** Throws when there is a certificate that uWebSockets.js cannot use. */
+  #newApp(): TemplatedApp {
+    const { tls } = this.#options;
+    // BoringSSL's own least version is TLS 1.2. It names no protocol (ALPN), so nobody takes us for HTTP/2.
+    const app = tls ? uWS.SSLApp({ cert_file_name: tls.cert, key_file_name: tls.key }) : uWS.App();
+    app.ws<UserData>('/*', {
       // All five limits by hand: the defaults (16 KiB, 64 KiB with silent drops, 120 s) break CDP.
       maxPayloadLength: MAX_REFUSED_READABLY,
       // Never reached: the bridge pauses the browser at 1 MiB. A drop would be a client that hangs, so it closes instead.
@@ -59,30 +77,53 @@ export class Gateway implements Front {
         ws.getUserData().bridge.onClientClosed(code, Buffer.from(message).toString());
       },
     });
-    this.#app.any('/*', (res, req) => this.#onRequest(res, req));
-    this.#pings = setInterval(() => {
-      for (const ws of this.#sockets) ws.ping();
-    }, PING_EVERY_MS);
+    app.any('/*', (res, req) => this.#onRequest(res, req));
+    return app;
   }
 
-  listen(host: string, port: number): Promise<number> {
-    return new Promise((resolve, reject) => {
-      // Exclusive: without it a second service on the same port would silently share the connections with us.
-      this.#listenExclusively(host, port, (socket) => {
-        if (!socket)
-          return reject(
-            new Error(`Cannot listen on ${host}:${port}: the port is taken or the address is not this machine's.`),
-          );
-        this.#listening = socket;
-        resolve(uWS.us_socket_local_port(socket));
-      });
+  async listen(host: string, port: number): Promise<number> {
+    const [app] = this.#apps as [TemplatedApp];
+    const { tls, log } = this.#options;
+    const certificate = tls && readCertificate(tls);
+    // Exclusive: without it a second service on the same port would silently share the connections with us.
+    const first = this.#listenOn(app, host, port, LIBUS_LISTEN_EXCLUSIVE_PORT);
+    const bound = uWS.us_socket_local_port(first);
+    if (!tls || !certificate) return bound;
+    // A new certificate needs a listener of its own beside this one, and only those may share a port who all said so before.
+    this.#stopListening(first);
+    this.#listenOn(app, host, bound, LIBUS_LISTEN_DEFAULT);
+    this.#watch = new CertificateWatch(tls, certificate, () => this.#renew(host, bound), log);
+    return bound;
+  }
+
+  /** Throws when it cannot. The binary takes options after the port; this mirror's types have them only without a host. */
+  #listenOn(app: TemplatedApp, host: string, port: number, options: number): us_listen_socket {
+    type Listen = (h: string, p: number, options: number, cb: (socket: us_listen_socket | false) => void) => void;
+    let listening: us_listen_socket | false = false;
+    // Called back before it returns.
+    (app as unknown as { listen: Listen }).listen(host, port, options, (socket) => {
+      listening = socket;
+    });
+    if (!listening)
+      throw new Error(`Cannot listen on ${host}:${port}: the port is taken or the address is not this machine's.`);
+    this.#listening.add(listening);
+    return listening;
+  }
+
+  /** New connections get the new certificate; those that there are go on with theirs. */
+  #renew(host: string, port: number): void {
+    const app = this.#newApp();
+    this.#apps.push(app);
+    const before = [...this.#listening];
+    this.#listenOn(app, host, port, LIBUS_LISTEN_DEFAULT);
+    // In the check phase, right after all that had connected to the old one was accepted: who is still in its queue is reset.
+    setImmediate(() => {
+      for (const socket of before) this.#stopListening(socket);
     });
   }
 
-  /** The binary takes options after the port; this mirror's types have them only without a host. */
-  #listenExclusively(host: string, port: number, done: (socket: us_listen_socket | false) => void): void {
-    const app = this.#app as unknown as { listen(h: string, p: number, options: number, cb: typeof done): void };
-    app.listen(host, port, LIBUS_LISTEN_EXCLUSIVE_PORT, done);
+  #stopListening(socket: us_listen_socket): void {
+    if (this.#listening.delete(socket)) uWS.us_listen_socket_close(socket);
   }
 
   drain(limitMs: number): Promise<void> {
@@ -90,12 +131,12 @@ export class Gateway implements Front {
   }
 
   close(): void {
-    if (this.#listening) uWS.us_listen_socket_close(this.#listening);
-    this.#listening = undefined;
+    this.#watch?.close();
+    for (const socket of this.#listening) this.#stopListening(socket);
     clearInterval(this.#pings);
     for (const ws of this.#sockets) ws.getUserData().bridge.end(1001, 'the service is going away');
     this.#forwarder.close();
-    this.#app.close();
+    for (const app of this.#apps) app.close();
   }
 
   #onRequest(res: HttpResponse, req: HttpRequest): void {
@@ -107,17 +148,15 @@ export class Gateway implements Front {
   #onUpgrade(res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void {
     const gone = new AbortController();
     res.onAborted(() => gone.abort());
-    const headers: Record<string, string> = {};
-    req.forEach((name, value) => {
-      headers[name] = value;
-    });
+    const { address, headers } = this.#callers.of(peerOf(res), copyHeaders(req));
     const copy: UpgradeRequest = {
       requestId: requestIdOf(req.getHeader('x-request-id')),
+      address,
       path: req.getUrl(),
       query: new URLSearchParams(req.getQuery() ?? ''),
-      headers,
+      // Taken away with what is the connection's own.
+      headers: { ...headers, upgrade: 'websocket' },
       method: 'GET',
-      address: Buffer.from(res.getRemoteAddressAsText()).toString(),
     };
     const key = req.getHeader('sec-websocket-key');
     const offers = req.getHeader('sec-websocket-protocol').split(',');

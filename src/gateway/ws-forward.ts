@@ -4,6 +4,7 @@ import { pipeline } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import type { Callers } from './caller.ts';
 import { REST_OF_BODY_MS, statusLine } from './forward.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1). Node has answered an `Expect` already. */
@@ -40,11 +41,13 @@ export class WsForwarder {
   readonly #socketPath: string;
   readonly #counters: Counters;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
+  readonly #callers: Callers;
   #underWay = 0;
 
-  constructor(socketPath: string, counters: Counters) {
+  constructor(socketPath: string, counters: Counters, callers: Callers) {
     this.#socketPath = socketPath;
     this.#counters = counters;
+    this.#callers = callers;
   }
 
   forward(req: IncomingMessage, res: ServerResponse, requestId: string): void {
@@ -57,11 +60,7 @@ export class WsForwarder {
         agent: this.#agent,
         method: req.method,
         path: req.url,
-        headers: {
-          ...copyHeaders(req),
-          'x-request-id': requestId,
-          'x-real-ip': req.socket.remoteAddress ?? '',
-        },
+        headers: { ...this.#callers.of(peerOf(req), copyHeaders(req)).headers, 'x-request-id': requestId },
       });
     } catch (err) {
       // Node's server lets some of what Node's client throws at through, such as raw UTF-8 in a path.
@@ -127,7 +126,13 @@ export class WsForwarder {
   }
 }
 
-function copyHeaders(req: IncomingMessage): Record<string, string | string[]> {
+/** IP address of the other end; empty when it has gone already. */
+export function peerOf(req: IncomingMessage): string {
+  return req.socket.remoteAddress ?? '';
+}
+
+/** All headers but those of the connection itself. */
+export function copyHeaders(req: IncomingMessage): Record<string, string | string[]> {
   const headers: Record<string, string | string[]> = {};
   for (const [name, values = []] of Object.entries(req.headersDistinct)) {
     const [first, ...others] = values;

@@ -1,9 +1,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { SecureContextOptions } from 'node:tls';
 import { WebSocketServer } from 'ws';
 import { AppError } from '../core/errors.ts';
 import type { Bridge } from './bridge.ts';
+import { Callers } from './caller.ts';
+import { type Certificate, CertificateWatch, readCertificate } from './certificate.ts';
 import {
   chooseProtocol,
   connectSandbox,
@@ -18,10 +22,13 @@ import { unknownMethod } from './forward.ts';
 import { MAX_TO_BROWSER } from './pump.ts';
 import { webSocketRoute } from './routes.ts';
 import { ReasonedWebSocket, WsClient } from './ws-client.ts';
-import { refuseRequest, refuseSocket, WsForwarder } from './ws-forward.ts';
+import { copyHeaders, peerOf, refuseRequest, refuseSocket, WsForwarder } from './ws-forward.ts';
 
 /** How often it is looked for silent clients, in milliseconds; uWebSockets.js counts in such steps too. */
 const LOOK_EVERY_MS = 4000;
+
+/** How long a client may take for the TLS handshake, in milliseconds. */
+const TLS_HANDSHAKE_MS = 10_000;
 
 /** A message of the largest size may come in fragments of 1 KiB. The package's own limit is 16,384 fragments. */
 const MAX_FRAGMENTS = MAX_TO_BROWSER / 1024;
@@ -32,7 +39,9 @@ const MAX_PONGS = 16 * 1024;
 export class WsGateway implements Front {
   readonly #options: GatewayOptions;
   readonly #forwarder: WsForwarder;
-  readonly #server: Server;
+  readonly #callers: Callers;
+  readonly #server: Server | TlsServer;
+  #watch: CertificateWatch | undefined;
   readonly #handshakes = new WebSocketServer({
     noServer: true,
     clientTracking: false,
@@ -50,8 +59,9 @@ export class WsGateway implements Front {
 
   constructor(options: GatewayOptions) {
     this.#options = options;
-    this.#forwarder = new WsForwarder(options.apiSocket, options.counters);
-    this.#server = createServer((req, res) => this.#onRequest(req, res));
+    this.#callers = new Callers(options.trustedProxies ?? [], options.tls !== undefined);
+    this.#forwarder = new WsForwarder(options.apiSocket, options.counters, this.#callers);
+    this.#server = this.#newServer();
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
     this.#server.on('connect', (req, socket) => this.#refuse(socket, unknownMethod(), req));
     this.#server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
@@ -72,6 +82,19 @@ export class WsGateway implements Front {
     ];
   }
 
+  #newServer(): Server | TlsServer {
+    const { tls, log } = this.#options;
+    const onRequest = (req: IncomingMessage, res: ServerResponse): void => this.#onRequest(req, res);
+    if (!tls) return createServer(onRequest);
+    const certificate = readCertificate(tls);
+    const handshakeTimeout = TLS_HANDSHAKE_MS;
+    const server = createTlsServer({ ...secureContext(certificate), handshakeTimeout }, onRequest);
+    // For new connections; those that there are go on with what they began with.
+    const renew = (next: Certificate): void => server.setSecureContext(secureContext(next));
+    this.#watch = new CertificateWatch(tls, certificate, renew, log);
+    return server;
+  }
+
   listen(host: string, port: number): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#server.once('error', (err) => reject(new Error(`Cannot listen on ${host}:${port}: ${err.message}.`)));
@@ -84,6 +107,7 @@ export class WsGateway implements Front {
   }
 
   close(): void {
+    this.#watch?.close();
     this.#server.close();
     for (const timer of this.#timers) clearInterval(timer);
     for (const client of this.#clients) client.bridge.end(1001, 'the service is going away');
@@ -101,13 +125,15 @@ export class WsGateway implements Front {
     if (!isHandshake(req)) return this.#serveWithoutUpgrade(req, socket, head);
     const gone = new AbortController();
     for (const event of ['end', 'close', 'error']) socket.once(event, () => gone.abort());
+    const { address, headers } = this.#callers.of(peerOf(req), copyHeaders(req));
     const request = {
       requestId: requestIdOf(req.headers['x-request-id']),
       path: pathOf(req),
       query: new URLSearchParams(req.url?.split('?', 2)[1] ?? ''),
-      headers: req.headers,
+      address,
+      // Taken away with what is the connection's own.
+      headers: { ...headers, upgrade: 'websocket' },
       method: 'GET',
-      address: req.socket.remoteAddress ?? '',
     };
     connectSandbox(this.#options, request, gone.signal).then(
       (bridge) => this.#shakeHands(req, socket as Socket, head, bridge),
@@ -140,12 +166,19 @@ export class WsGateway implements Front {
       if (!/^(connection|upgrade|http2-settings)$/i.test(name)) text += `${name}: ${req.rawHeaders[i + 1]}\r\n`;
     }
     socket.unshift(Buffer.concat([Buffer.from(`${text}\r\n`, 'latin1'), head]));
-    this.#server.emit('connection', socket);
+    // TLS is done with by now: the other event would begin it anew.
+    this.#server.emit(this.#options.tls ? 'secureConnection' : 'connection', socket);
   }
 
   #refuse(socket: Duplex, err: AppError, req?: IncomingMessage): void {
     refuseSocket(socket, err, requestIdOf(req?.headers['x-request-id']), this.#options.counters);
   }
+}
+
+/** What Node would take anyway, but says here, in case its defaults were changed by the environment. */
+function secureContext(certificate: Certificate): SecureContextOptions & { ALPNProtocols: string[] } {
+  // Clients that also speak HTTP/2 must not begin with it: they would get no WebSocket.
+  return { ...certificate, minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] };
 }
 
 /** Whether it is a WebSocket's handshake and not only something like it. */

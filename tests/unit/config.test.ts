@@ -56,6 +56,10 @@ test('an empty environment gives the defaults, frozen', () => {
     logLevel: 'info',
     startTimeoutSeconds: 60,
     onExit: undefined,
+    env: 'development',
+    tlsCert: undefined,
+    tlsKey: undefined,
+    trustedProxies: [],
     s3Bucket: undefined,
     s3Endpoint: undefined,
     s3Region: 'us-east-1',
@@ -113,6 +117,10 @@ test('good values arrive parsed', () => {
     BERTH_LOG_LEVEL: 'silent',
     BERTH_START_TIMEOUT_SECONDS: '600',
     BERTH_ON_EXIT: 'keep',
+    BERTH_ENV: 'production',
+    BERTH_TLS_CERT: '/etc/berth/tls.crt',
+    BERTH_TLS_KEY: '/etc/berth/tls.key',
+    BERTH_TRUSTED_PROXIES: '10.0.0.0/8, ::1',
     BERTH_S3_BUCKET: 'recordings',
     BERTH_S3_ENDPOINT: 'http://minio:9000/',
     BERTH_S3_REGION: 'eu-central-1',
@@ -167,6 +175,10 @@ test('good values arrive parsed', () => {
     logLevel: 'silent',
     startTimeoutSeconds: 600,
     onExit: 'keep',
+    env: 'production',
+    tlsCert: '/etc/berth/tls.crt',
+    tlsKey: '/etc/berth/tls.key',
+    trustedProxies: ['10.0.0.0/8', '::1'],
     s3Bucket: 'recordings',
     s3Endpoint: 'http://minio:9000',
     s3Region: 'eu-central-1',
@@ -210,6 +222,16 @@ test('a bad value stops the start with one sentence that names the setting', () 
     BERTH_START_TIMEOUT_SECONDS: ['0', '601', '1e2'],
     BERTH_FRONT: ['uws', 'Auto'],
     BERTH_ON_EXIT: ['drop'],
+    BERTH_ENV: ['prod', 'Production'],
+    BERTH_TRUSTED_PROXIES: [
+      'proxy.example.com',
+      '10.0.0.0/33',
+      '10.0.0.0/0',
+      '10.0.0.0/8/8',
+      '::/129',
+      '10.0.0.1,',
+      '*',
+    ],
     BERTH_S3_BUCKET: ['a', 'a b', 's3://bucket', 'bucket/folder'],
     BERTH_S3_ENDPOINT: ['minio:9000', 's3.example.com', 'http://u:p@minio:9000', 'http://minio?x'],
     BERTH_S3_REGION: ['eu central', 'http://x'],
@@ -274,6 +296,24 @@ test('a host that others can reach needs keys', () => {
   }
   for (const BERTH_HOST of ['127.0.0.1', '127.8.8.8', '::1', 'localhost']) {
     assert.equal(exposure(loadConfig({ BERTH_HOST }), 0), undefined);
+  }
+});
+
+test('certificate, proxies and production need what they need', () => {
+  const why = (env: Record<string, string>, keys: number): string => exposure(loadConfig(env), keys) ?? '';
+  const [BERTH_TLS_CERT, BERTH_TLS_KEY] = ['/tls.crt', '/tls.key'];
+  assert.match(refusal({ BERTH_TLS_CERT }), /^BERTH_TLS_CERT and BERTH_TLS_KEY belong together/);
+  assert.match(refusal({ BERTH_TLS_KEY }), /^BERTH_TLS_CERT and BERTH_TLS_KEY belong together/);
+  assert.match(why({ BERTH_TRUSTED_PROXIES: '::1' }, 0), /^BERTH_TRUSTED_PROXIES .* there are no keys/);
+  assert.equal(why({ BERTH_TRUSTED_PROXIES: '::1' }, 1), '');
+  const BERTH_ENV = 'production';
+  const proxied = { BERTH_PUBLIC_URL: 'https://berth.example.com' };
+  assert.match(why({ BERTH_ENV, BERTH_TLS_CERT, BERTH_TLS_KEY }, 0), /^BERTH_ENV is production, .* there are no keys/);
+  for (const open of [{}, { BERTH_PUBLIC_URL: 'http://a' }, { ...proxied, BERTH_HOST: '0.0.0.0' }]) {
+    assert.match(why({ BERTH_ENV, ...open }, 1), /^BERTH_ENV is production, .* in the clear/);
+  }
+  for (const safe of [{ BERTH_TLS_CERT, BERTH_TLS_KEY }, { BERTH_TRUSTED_PROXIES: '10.0.0.1' }, proxied]) {
+    assert.equal(why({ BERTH_ENV, ...safe }, 1), '');
   }
 });
 

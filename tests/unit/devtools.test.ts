@@ -71,7 +71,8 @@ describe('DevTools discovery', () => {
       seen.push(req.headers);
       res.end('{}');
     });
-    const secrets = { authorization: 'Bearer key', 'x-api-key': 'key', cookie: 'a=b', origin: 'http://x' };
+    const way = { 'x-real-ip': '1.2.3.4', 'x-forwarded-proto': 'https' };
+    const secrets = { authorization: 'Bearer key', 'x-api-key': 'key', cookie: 'a=b', origin: 'http://x', ...way };
     assert.equal((await ask(port, 'version', secrets))[0], 200);
     assert.equal((await ask(port, 'version', { ...secrets, expect: '100-continue' }))[0], 200);
     assert.equal(seen.length, 2);
