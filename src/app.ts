@@ -126,6 +126,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       },
       openapiYaml,
       publicUrl: config.publicUrl,
+      frameAncestors: config.frameAncestors,
       novncDir: join(dirname(require('@novnc/novnc')), '..'),
       log,
     },

@@ -42,7 +42,8 @@ function answer(ctx: Context, file: SentFile): boolean {
   const { start, end } = range ?? { start: 0, end: file.size - 1 };
   ctx.set('Content-Type', file.type);
   ctx.set('Content-Disposition', file.disposition);
-  ctx.set('X-Content-Type-Options', 'nosniff');
+  // Kept so that a browser may go on with a download that was cut, but asked about each time.
+  ctx.set('Cache-Control', 'private, no-cache');
   ctx.length = end - start + 1;
   if (ctx.method === 'HEAD') return false;
   if (file.size === 0) {

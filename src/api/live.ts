@@ -9,7 +9,10 @@ import { principalOf } from './context.ts';
 import type { Urls } from './urls.ts';
 
 /** The live view: one page, and the noVNC library beside it. */
-export function liveRoutes(router: Router, deps: { sandboxes: Sandboxes; urls: Urls; novncDir: string }): void {
+export function liveRoutes(
+  router: Router,
+  deps: { sandboxes: Sandboxes; urls: Urls; novncDir: string; frameAncestors: string },
+): void {
   router.get('/sandboxes/:id/live', (ctx) => {
     const info = deps.sandboxes.get(principalOf(ctx), ctx.params.id ?? '');
     if (info.ended)
@@ -17,9 +20,9 @@ export function liveRoutes(router: Router, deps: { sandboxes: Sandboxes; urls: U
     ctx.type = 'text/html';
     ctx.set(
       'Content-Security-Policy',
-      "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src *; img-src data:",
+      "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src *; img-src data:; " +
+        `base-uri 'none'; form-action 'none'; frame-ancestors ${deps.frameAncestors}`,
     );
-    ctx.set('Referrer-Policy', 'no-referrer');
     const url = new URL(deps.urls.livestream(ctx, info));
     const looks = asksToLook(new URLSearchParams(ctx.querystring));
     if (looks) url.searchParams.set('view_only', 'true');

@@ -46,7 +46,6 @@ export function recordingRoutes(router: Router, { recordings, visible }: Recordi
         ctx.redirect(elsewhere);
         ctx.status = 307;
         // A later answer may be the file itself, and this address is good for minutes only.
-        ctx.set('Cache-Control', 'no-store');
         return;
       }
       const file = await recordings.open(filename, scopeOf(ctx));
@@ -57,7 +56,6 @@ export function recordingRoutes(router: Router, { recordings, visible }: Recordi
 
     router.get(`${base}/:filename/poster`, async (ctx) => {
       const picture = await recordings.poster(ctx.params.filename ?? '', scopeOf(ctx));
-      ctx.set('X-Content-Type-Options', 'nosniff');
       ctx.type = 'image/jpeg';
       ctx.body = picture;
     });
@@ -80,7 +78,6 @@ async function sendExport(ctx: Context, recordings: Recordings, sessionId: strin
   const { stream, length, estimatedLength } = await recordings.export(sessionId, format, scope);
   ctx.set('Content-Type', TYPES[format]);
   ctx.set('Content-Disposition', `attachment; filename="${sessionId}.${format}"`);
-  ctx.set('X-Content-Type-Options', 'nosniff');
   if (length === undefined) ctx.set('Berth-Estimated-Length', String(estimatedLength));
   ctx.status = 200;
   if (ctx.method === 'HEAD') {

@@ -16,6 +16,7 @@ import { principalOf } from './context.ts';
 import { devToolsRoutes } from './devtools.ts';
 import { downloadRoutes } from './downloads.ts';
 import { eventRoutes } from './events.ts';
+import { frameAncestors, safeHeaders } from './headers.ts';
 import { liveRoutes } from './live.ts';
 import { metaRoutes, type Readiness } from './meta.ts';
 import { metricsRoutes } from './metrics.ts';
@@ -43,6 +44,8 @@ export interface ApiOptions {
   readonly uploads?: () => UploadStatus;
   readonly openapiYaml: string;
   readonly publicUrl: string | undefined;
+  /** Sources as in CSP of those who may frame the live view; absent: see {@link frameAncestors}. */
+  readonly frameAncestors?: string | undefined;
   /** Folder of the noVNC library. */
   readonly novncDir: string;
   readonly log: Log;
@@ -88,6 +91,7 @@ function buildApp(options: ApiOptions): Koa {
   const router = new Router();
   // Unanswered errors are already answered and logged by the first middleware.
   app.silent = true;
+  app.use(safeHeaders);
   app.use(answerErrors(options.log, options.counters));
   app.use(authenticate(options));
   app.use(recordAudit(options.audit));
@@ -108,14 +112,15 @@ function buildApp(options: ApiOptions): Koa {
   downloadRoutes(router, { downloads: options.downloads, sandboxes: options.sandboxes });
   devToolsRoutes(router, { sandboxes: options.sandboxes, urls });
   viewerRoutes(router, { sandboxes: options.sandboxes });
-  liveRoutes(router, { sandboxes: options.sandboxes, urls, novncDir: options.novncDir });
+  const framers = options.frameAncestors ?? frameAncestors(options.access.open);
+  liveRoutes(router, { sandboxes: options.sandboxes, urls, novncDir: options.novncDir, frameAncestors: framers });
 
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
 }
 
-/** First in line: request id, one log line a request, every failure as JSON. */
+/** Request id, one log line a request, every failure as JSON. */
 function answerErrors(log: Log, counters: Counters): Koa.Middleware {
   return async (ctx, next) => {
     const started = performance.now();

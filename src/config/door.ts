@@ -11,6 +11,8 @@ export interface DoorConfig {
   readonly tlsKey: string | undefined;
   /** Addresses and CIDRs whose `X-Forwarded-…` headers are believed. */
   readonly trustedProxies: readonly string[];
+  /** Sources as in CSP's `frame-ancestors`; undefined: anybody, or while no keys are set pages of this machine. */
+  readonly frameAncestors: string | undefined;
 }
 
 /** Rows of the table of settings. */
@@ -49,6 +51,15 @@ export const doorSettings: { readonly [K in keyof DoorConfig]: Setting<DoorConfi
     danger:
       'Whoever else has such an address says who its callers are; each proxy must replace these headers, not pass them on.',
     parse: parseProxies,
+  },
+  frameAncestors: {
+    name: 'BERTH_FRAME_ANCESTORS',
+    default: '',
+    defaultShown: '`*`; without keys, pages of this machine',
+    meaning:
+      "Who may show the live view in a frame: sources as in CSP's `frame-ancestors`, such as `'self' https://app.example.com`.",
+    danger: 'A page that frames the view of a user can have them click in it.',
+    parse: parseSources,
   },
 };
 
@@ -92,4 +103,11 @@ function parseProxies(text: string): readonly string[] {
     return entry.trim();
   });
   return Object.freeze(proxies);
+}
+
+/** Nothing that could end the directive or the header. */
+function parseSources(text: string): string | undefined {
+  if (text === '') return undefined;
+  if (/^[A-Za-z0-9'*.:/ [\]_-]{1,1000}$/.test(text)) return text.trim();
+  throw new Error("must be sources with blanks between them, such as 'self' https://app.example.com");
 }

@@ -193,14 +193,18 @@ function assertLocal(from: Credentials): void {
     );
   }
   const origin = single(from.headers.origin);
-  if (origin === undefined) return;
-  const originHost = hostnameOf(origin);
-  if (originHost === undefined || !isLoopbackName(originHost)) {
-    throw new AppError(
-      'FORBIDDEN',
-      'Without API keys Berth answers to pages of this machine only; set BERTH_API_KEYS.',
-    );
+  if (origin === undefined) {
+    // Browsers name no origin when a page merely embeds something of ours, but say that it is a foreign one.
+    const site = single(from.headers['sec-fetch-site']);
+    if (site === 'cross-site' && single(from.headers['sec-fetch-mode']) !== 'navigate') throw foreignPage();
+    return;
   }
+  const originHost = hostnameOf(origin);
+  if (originHost === undefined || !isLoopbackName(originHost)) throw foreignPage();
+}
+
+function foreignPage(): AppError {
+  return new AppError('FORBIDDEN', 'Without API keys Berth answers to pages of this machine only; set BERTH_API_KEYS.');
 }
 
 /** `name:port` of an origin, as `Host` has it. */

@@ -3,6 +3,7 @@ import { Agent, type ClientRequest, type IncomingMessage, METHODS, request } fro
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import { SAFE_HEADERS } from '../core/headers.ts';
 import type { Callers } from './caller.ts';
 import { Turns } from './turns.ts';
 
@@ -57,7 +58,8 @@ export function refuse(res: HttpResponse, err: unknown, requestId: string, count
     res.writeStatus(statusLine(errorStatus(err)));
     res.writeHeader('Content-Type', 'application/json; charset=utf-8');
     res.writeHeader('X-Request-Id', requestId);
-    if (err instanceof AppError) for (const [name, value] of Object.entries(err.headers)) res.writeHeader(name, value);
+    const more = err instanceof AppError ? err.headers : {};
+    for (const [name, value] of Object.entries({ ...SAFE_HEADERS, ...more })) res.writeHeader(name, value);
     res.end(JSON.stringify(errorBody(err, requestId)), true);
   });
 }

@@ -4,6 +4,7 @@ import { pipeline } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
+import { SAFE_HEADERS } from '../core/headers.ts';
 import type { Callers } from './caller.ts';
 import { REST_OF_BODY_MS, statusLine } from './forward.ts';
 
@@ -16,7 +17,8 @@ export function refuseRequest(res: ServerResponse, err: unknown, requestId: stri
   const headers = err instanceof AppError ? err.headers : {};
   const type = 'application/json; charset=utf-8';
   const body = JSON.stringify(errorBody(err, requestId));
-  res.writeHead(errorStatus(err), { 'Content-Type': type, 'X-Request-Id': requestId, ...headers }).end(body);
+  const all = { 'Content-Type': type, 'X-Request-Id': requestId, ...SAFE_HEADERS, ...headers };
+  res.writeHead(errorStatus(err), all).end(body);
 }
 
 /** The same on a socket that Node's server has given up. */
@@ -30,6 +32,7 @@ export function refuseSocket(socket: Duplex, err: unknown, requestId: string, co
     'X-Request-Id': requestId,
     'Content-Length': Buffer.byteLength(body),
     Connection: 'close',
+    ...SAFE_HEADERS,
     ...(err instanceof AppError ? err.headers : {}),
   };
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);

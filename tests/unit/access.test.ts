@@ -218,6 +218,14 @@ describe('Access without keys', () => {
     }
   });
 
+  it('gives foreign pages nothing to embed, though those name no origin', () => {
+    const page = { host: 'localhost:3000', 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors' };
+    assert.throws(() => open.authenticate(from(page)), refused('FORBIDDEN'));
+    open.authenticate(from({ ...page, 'sec-fetch-site': 'same-site' }));
+    open.authenticate(from({ ...page, 'sec-fetch-mode': 'navigate' }));
+    open.authenticate(from({ ...page, origin: 'http://127.0.0.1:8184' }));
+  });
+
   it('hands out no tickets, since none are needed', () => {
     assert.equal(open.session(open.authenticate(from({ host: 'localhost' }))), undefined);
   });
