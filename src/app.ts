@@ -18,6 +18,7 @@ import { accepts } from './core/endpoint.ts';
 import { AppError } from './core/errors.ts';
 import { Events } from './core/events.ts';
 import { KeyRing } from './core/keys.ts';
+import { AddressLimits, TenantLimits } from './core/limits.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
@@ -85,6 +86,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     (id) => sandboxes.cutRecording(id),
     { events, counters, log },
   );
+  const limits = new AddressLimits(config);
+  const tenantLimits = new TenantLimits(config);
   const sandboxes = new Sandboxes({
     driver,
     openLink: openRuntimeLink,
@@ -92,6 +95,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     events,
     templates,
     admission: createAdmission(config, () => sandboxes.pool.relieve()),
+    tenantLimits,
+    sandboxClients: config.sandboxClients,
     startTimeoutSeconds: config.startTimeoutSeconds,
     poolSizes: config.poolSizes,
     saw: (info) => recordings.saw(info),
@@ -118,6 +123,8 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       downloads,
       events,
       counters,
+      limits,
+      tenantLimits,
       ready: async () => {
         if (sandboxes.closing)
           throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
@@ -140,6 +147,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     audit,
     log,
     ...(tls ? { tls } : {}),
+    limits,
     trustedProxies: config.trustedProxies,
   });
   let port: number;

@@ -10,6 +10,7 @@ import path from 'node:path';
 import { type AccessConfig, accessSettings } from './config/access.ts';
 import { type ArchiveConfig, archiveContradiction, archiveSettings } from './config/archive.ts';
 import { type DoorConfig, doorContradiction, doorExposure, doorSettings } from './config/door.ts';
+import { type LimitsConfig, limitsSettings } from './config/limits.ts';
 import { parsePool } from './config/pool.ts';
 import { parseAddress, parseInteger, parseWord, type Setting } from './config/setting.ts';
 import type { PoolSize } from './core/demand.ts';
@@ -27,7 +28,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 
 /** The settings, parsed, checked and frozen. */
-export interface Config extends AccessConfig, ArchiveConfig, DoorConfig {
+export interface Config extends AccessConfig, ArchiveConfig, DoorConfig, LimitsConfig {
   /** Address to listen on; loopback unless there are keys. */
   readonly host: string;
   /** TCP port; 0 takes any free one. */
@@ -297,6 +298,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     parse: (text) => (text === '' ? undefined : parseWord(text, ['stop', 'keep'] as const)),
   },
   ...doorSettings,
+  ...limitsSettings,
   ...archiveSettings,
 };
 

@@ -3,6 +3,7 @@ import type { Context } from 'koa';
 import { type Access, assertMayChange, isRefusal, isTicket, type Principal } from '../core/access.ts';
 import type { Audit } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
+import type { AddressLimits } from '../core/limits.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { TicketRole } from '../core/ticket.ts';
@@ -14,6 +15,8 @@ export interface AuthenticateDeps {
   readonly access: Access;
   readonly sandboxes: Pick<Sandboxes, 'find'>;
   readonly audit: Audit;
+  /** Of what comes from one address; absent: none. */
+  readonly limits?: AddressLimits;
 }
 
 /** Paths that anybody may read: they say nothing about sandboxes. */
@@ -52,10 +55,11 @@ export function authenticate(deps: AuthenticateDeps): Koa.Middleware {
   };
 }
 
-function principalFor({ access, sandboxes }: AuthenticateDeps, ctx: Context): Principal {
+function principalFor({ access, sandboxes, limits }: AuthenticateDeps, ctx: Context): Principal {
   const from = { method: ctx.method, headers: ctx.headers, query: new URLSearchParams(ctx.querystring) };
   const reading = /^(GET|HEAD|OPTIONS)$/.test(ctx.method);
-  const principal = bearerOf(access, sandboxes, ctx.path, from);
+  const identify = () => bearerOf(access, sandboxes, ctx.path, from);
+  const principal = limits ? limits.authenticating(addressOf(ctx), identify) : identify();
   // Whatever the route: no other method changes anything.
   if (!reading && ctx.path !== SESSION_PATH) assertMayChange(principal);
   return principal;

@@ -7,6 +7,7 @@ import type { Audit, Downloads, Log, TicketMemory } from '../core/contracts.ts';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Events } from '../core/events.ts';
+import type { AddressLimits, TenantLimits } from '../core/limits.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { Recordings } from '../recordings/recordings.ts';
 import type { UploadStatus } from '../recordings/uploader.ts';
@@ -38,6 +39,9 @@ export interface ApiOptions {
   readonly downloads: Downloads;
   readonly events: Events;
   readonly counters: Counters;
+  /** Absent: none. */
+  readonly limits?: AddressLimits;
+  readonly tenantLimits?: TenantLimits;
   /** Throws when no sandbox could be started now. */
   readonly ready: () => Promise<Readiness>;
   /** How the uploads into the archive stand, where there is one. */
@@ -58,7 +62,8 @@ export class Api {
 
   constructor(options: ApiOptions, socket: string) {
     this.#socket = socket;
-    this.#server = createServer(buildApp(options).callback());
+    // What the gateway lets in has its own headers besides.
+    this.#server = createServer({ maxHeaderSize: 32 * 1024 }, buildApp(options).callback());
     // Creation holds its request open for as long as a start may take; the runtime has its own limit.
     this.#server.requestTimeout = 0;
     this.#server.keepAliveTimeout = 60_000;

@@ -2,6 +2,7 @@ import type { Router, RouterContext } from '@koa/router';
 import { type Access, assertMayChange } from '../core/access.ts';
 import type { TicketMemory, TicketRecord } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
+import type { TenantLimits } from '../core/limits.ts';
 import type { SandboxInfo } from '../core/live.ts';
 import { isoTime } from '../core/recording.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
@@ -14,6 +15,8 @@ import type { Validator } from './validate.ts';
 interface TicketRoutesDeps {
   readonly access: Access;
   readonly tickets: TicketMemory;
+  /** Absent: none. */
+  readonly tenantLimits?: TenantLimits;
   readonly sandboxes: Sandboxes;
   readonly urls: Urls;
   readonly validator: Validator;
@@ -31,7 +34,8 @@ const DEFAULT_TTL_SECONDS = 3600;
 const MAX_TICKETS = 1000;
 
 /** Tickets of one sandbox: make one to hand on, list them, take them back. */
-export function ticketRoutes(router: Router, { access, tickets, sandboxes, urls, validator }: TicketRoutesDeps): void {
+export function ticketRoutes(router: Router, deps: TicketRoutesDeps): void {
+  const { access, tickets, tenantLimits, sandboxes, urls, validator } = deps;
   const infoOf = (ctx: RouterContext): SandboxInfo => sandboxes.get(principalOf(ctx), ctx.params.id ?? '');
   const success = (ctx: RouterContext, data: object, status = 200): void => {
     ctx.status = status;
@@ -42,6 +46,7 @@ export function ticketRoutes(router: Router, { access, tickets, sandboxes, urls,
     const input = validator.body<TicketInput>('createTicket', await readJson(ctx.req));
     const info = infoOf(ctx);
     const { id } = info.spec;
+    tenantLimits?.ticket(principalOf(ctx).tenant);
     if (info.ended) throw new AppError('SANDBOX_ENDED', `Sandbox ${id} has ended: ${info.ended.endedReason}.`);
     if (tickets.list(id).length >= MAX_TICKETS) {
       throw new AppError('INVALID_REQUEST', `The sandbox has ${MAX_TICKETS} tickets already; revoke some.`);

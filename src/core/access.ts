@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { TicketMemory } from './contracts.ts';
-import { AppError } from './errors.ts';
+import { AppError, NEVER_OURS } from './errors.ts';
 import { type ApiKey, digestOf, type KeyRing, type Role } from './keys.ts';
 import { derivedKey } from './secrets.ts';
 import type { Ticket, TicketRole } from './ticket.ts';
@@ -82,7 +82,7 @@ export class Access {
     if (!key) {
       const why =
         presented === undefined ? 'An API key is needed: Authorization: Bearer <key>, or X-API-Key.' : undefined;
-      throw new AppError('UNAUTHORIZED', why ?? 'The API key is not known.');
+      throw new AppError('UNAUTHORIZED', why ?? 'The API key is not known.', {}, why ? undefined : NEVER_OURS);
     }
     const tenantId = from.query.get('tenantId');
     if (tenantId !== null && tenantId !== key.tenant && key.role !== 'admin') {

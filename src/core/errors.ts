@@ -11,6 +11,8 @@ export const ERRORS = {
   PAYLOAD_TOO_LARGE: { code: 1006, status: 413, error: 'payload too large' },
   UPGRADE_REQUIRED: { code: 1007, status: 426, error: 'upgrade required' },
   IDEMPOTENCY_KEY_REUSED: { code: 1008, status: 422, error: 'idempotency key reused' },
+  TOO_MANY_REQUESTS: { code: 1009, status: 429, error: 'too many requests' },
+  HEADERS_TOO_LARGE: { code: 1010, status: 431, error: 'header fields too large' },
   SANDBOX_NOT_FOUND: { code: 2001, status: 404, error: 'sandbox not found' },
   SANDBOX_EXISTS: { code: 2002, status: 409, error: 'sandbox exists' },
   SANDBOX_ENDED: { code: 2003, status: 410, error: 'sandbox ended' },
@@ -19,6 +21,7 @@ export const ERRORS = {
   NO_CAPACITY: { code: 2006, status: 429, error: 'no capacity' },
   START_FAILED: { code: 2007, status: 503, error: 'sandbox did not start' },
   BROWSER_UNREACHABLE: { code: 2008, status: 502, error: 'browser unreachable' },
+  TOO_MANY_CLIENTS: { code: 2009, status: 429, error: 'too many clients' },
   CONTROL_TAKEN: { code: 2010, status: 409, error: 'control taken' },
   INVALID_FILENAME: { code: 3001, status: 400, error: 'Invalid filename' },
   RECORDING_NOT_FOUND: { code: 3002, status: 404, error: 'recording not found' },
@@ -53,6 +56,14 @@ export class AppError extends Error {
   get status(): number {
     return ERRORS[this.errorName].status;
   }
+}
+
+/** Marks a failure whose key or ticket was never one of ours: somebody may be guessing. */
+export const NEVER_OURS = 'never one of ours';
+
+/** Whether somebody may have been guessing. */
+export function isGuess(err: unknown): boolean {
+  return err instanceof AppError && err.cause === NEVER_OURS;
 }
 
 /** What goes over the wire for a failure. */

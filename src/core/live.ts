@@ -38,6 +38,8 @@ interface LiveOptions {
   readonly driver: Driver;
   readonly openLink: OpenRuntimeLink;
   readonly startTimeoutSeconds: number;
+  /** Clients and viewers at once; 0 or absent: no limit. */
+  readonly mostClients?: number;
   readonly log: Log;
   /** Remembers its end, before what the driver knows of it goes. */
   readonly onEnded: (ended: EndedSandbox) => Promise<void>;
@@ -87,9 +89,8 @@ export class LiveSandbox {
   constructor(spec: SandboxSpec, options: LiveOptions) {
     this.#spec = spec;
     this.#options = options;
-    this.#presence = new Presence(spec.id, (clients, viewers, active) =>
-      this.#link?.presence(clients, viewers, active),
-    );
+    const tell = (clients: number, viewers: number, active: boolean) => this.#link?.presence(clients, viewers, active);
+    this.#presence = new Presence(spec.id, tell, options.mostClients);
     this.control = new Control(spec.control ?? DEFAULTS.control, options.onControl);
   }
 

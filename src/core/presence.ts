@@ -1,4 +1,5 @@
 import type { Way } from './contracts.ts';
+import { AppError } from './errors.ts';
 import type { BrowserClose } from './sandbox.ts';
 
 /** client: drives the browser over CDP. viewer: sees the screen over RFB. */
@@ -31,6 +32,8 @@ export interface Attachment {
   set onEnd(listener: (ending: Ending) => void);
 }
 
+/** When a client may come again who found the sandbox full: they leave when they please, so it is a guess. */
+const RETRY_AFTER_SECONDS = 5;
 /** Between two words of activity to a runtime, in milliseconds. */
 const TOUCH_EVERY_MS = 1000;
 
@@ -38,17 +41,21 @@ const TOUCH_EVERY_MS = 1000;
 export class Presence {
   readonly #sandboxId: string;
   readonly #tell: (clients: number, viewers: number, active: boolean) => void;
+  readonly #most: number;
   readonly #attached = new Set<Joined>();
   #touch: 'quiet' | 'told' | 'due' = 'quiet';
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(sandboxId: string, tell: (clients: number, viewers: number, active: boolean) => void) {
+  /** `most` may be joined at once; 0 is no limit. */
+  constructor(sandboxId: string, tell: (clients: number, viewers: number, active: boolean) => void, most = 0) {
     this.#sandboxId = sandboxId;
     this.#tell = tell;
+    this.#most = most;
   }
 
-  /** `closeBrowser` is what the sandbox does about a client's `Browser.close`. */
+  /** `closeBrowser` is what the sandbox does about a client's `Browser.close`. Throws TOO_MANY_CLIENTS. */
   join(kind: AttachKind, way: Way, browserPath: string, closeBrowser: () => BrowserClose): Attachment {
+    if (this.#most > 0 && this.#attached.size >= this.#most) throw this.#full();
     const joined = new Joined(this.#sandboxId, kind, way, browserPath, closeBrowser, this);
     this.#attached.add(joined);
     this.#say(kind === 'client');
@@ -86,6 +93,11 @@ export class Presence {
     if (this.#touch === 'due') return;
     if (this.#touch === 'told') this.#touch = 'due';
     else this.#say(true);
+  }
+
+  #full(): AppError {
+    const sentence = `${this.#most} clients and viewers are connected to this sandbox already (BERTH_SANDBOX_CLIENTS).`;
+    return new AppError('TOO_MANY_CLIENTS', sentence, { 'Retry-After': String(RETRY_AFTER_SECONDS) });
   }
 
   /** At once, then for a second no more than a note to say it again. */

@@ -7,6 +7,7 @@ import type { PoolSize } from './demand.ts';
 import { AppError } from './errors.ts';
 import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
+import { TenantLimits } from './limits.ts';
 import { LiveSandbox, type SandboxInfo, type Turn } from './live.ts';
 import { Pool } from './pool.ts';
 import type { Attachment } from './presence.ts';
@@ -66,6 +67,10 @@ export interface SandboxesOptions {
   readonly events: Events;
   readonly templates: ReadonlyMap<string, Template>;
   readonly admission: Admission;
+  /** Default: none. */
+  readonly tenantLimits?: TenantLimits;
+  /** Clients and viewers of one sandbox at once; 0, the default, sets no limit. */
+  readonly sandboxClients?: number;
   /** READY within this time of its turn, else a start has failed. */
   readonly startTimeoutSeconds: number;
   /** Sandboxes started ahead of demand, by template. */
@@ -84,11 +89,13 @@ export class Sandboxes {
   readonly #live = new Map<string, LiveSandbox>();
   readonly #keys = new IdempotencyKeys((id) => this.find(id));
   readonly #removals: Removals;
+  readonly #tenantLimits: TenantLimits;
   readonly #pool: Pool;
   #closing = false;
 
   constructor(options: SandboxesOptions) {
     this.#options = options;
+    this.#tenantLimits = options.tenantLimits ?? new TenantLimits();
     this.#removals = new Removals(options.driver, (id) => this.#live.has(id));
     this.#pool = new Pool({
       ...options,
@@ -130,7 +137,7 @@ export class Sandboxes {
 
   /**
    * Resolves when READY, or at once when `wait` is false. With an idempotency key that was used before, with the sandbox of
-   * then. Throws TEMPLATE_NOT_FOUND, SANDBOX_EXISTS, IDEMPOTENCY_KEY_REUSED, NO_CAPACITY, START_FAILED, SHUTTING_DOWN.
+   * then. Throws TEMPLATE_NOT_FOUND, SANDBOX_EXISTS, IDEMPOTENCY_KEY_REUSED, NO_CAPACITY, TOO_MANY_REQUESTS, START_FAILED, SHUTTING_DOWN.
    */
   async create(
     principal: Principal,
@@ -145,6 +152,8 @@ export class Sandboxes {
       idempotencyKey === undefined ? undefined : idempotencyOf(principal.tenant, idempotencyKey, input);
     const earlier = idempotency && this.#keys.earlier(idempotency);
     if (earlier) return this.#createdBefore(earlier, wait, signal);
+    const own = this.live().filter(({ spec }) => spec.owner === principal.tenant);
+    this.#tenantLimits.create(principal.tenant, own.length);
     const spec = this.#specOf(principal.tenant, input, idempotency);
     const { admission } = this.#options;
     const others = this.#live.size;
@@ -259,7 +268,7 @@ export class Sandboxes {
   /**
    * Joins a client to a sandbox, waiting for READY at most 30 s. The caller must `detach` in the end. `not` is
    * the path of a browser that turned out to be dead: then the next one is waited for, at most 10 s.
-   * Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE.
+   * Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE, TOO_MANY_CLIENTS.
    */
   async attach(id: string, record: boolean, signal: AbortSignal, not?: string): Promise<Attachment> {
     return (await this.#joinable(id, record, signal)).attach(signal, not);
@@ -351,12 +360,13 @@ export class Sandboxes {
   }
 
   #track(spec: SandboxSpec): LiveSandbox {
-    const { driver, openLink, registry, events, startTimeoutSeconds, saw, log } = this.#options;
+    const { driver, openLink, registry, events, startTimeoutSeconds, saw, log, sandboxClients } = this.#options;
     const watcher = events.watcher();
     const live = new LiveSandbox(spec, {
       driver,
       openLink,
       startTimeoutSeconds,
+      mostClients: sandboxClients ?? 0,
       log,
       watcher: {
         saw: (info) => {

@@ -1,6 +1,6 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { TicketMemory } from './contracts.ts';
-import { AppError } from './errors.ts';
+import { AppError, NEVER_OURS } from './errors.ts';
 import type { Ticket, TicketRole } from './ticket.ts';
 
 /** Longer ones are not looked at, in characters. */
@@ -65,7 +65,7 @@ export class Tickets {
     // Of a wrong length it is compared with itself: what is compared never says how near it was.
     const given = Buffer.from(signature.length === right.length ? signature : right);
     const same = timingSafeEqual(given, Buffer.from(right)) && signature.length === right.length;
-    if (!same || more.length > 0) throw new AppError('UNAUTHORIZED', 'The ticket is not valid.');
+    if (!same || more.length > 0) throw new AppError('UNAUTHORIZED', 'The ticket is not valid.', {}, NEVER_OURS);
     const [id, sandboxId, role, createdAt, expiresAt, oneTime] = JSON.parse(
       Buffer.from(payload, 'base64url').toString(),
     ) as [string, string, TicketRole, number, number, number];

@@ -4,6 +4,7 @@ import type { Audit, AuditEntry, Log } from '../core/contracts.ts';
 import { asksToLook, type Onlooker, ticketBearer, VIEWER_ID } from '../core/control.ts';
 import type { Counters } from '../core/counters.ts';
 import { AppError } from '../core/errors.ts';
+import type { AddressLimits } from '../core/limits.ts';
 import type { Attachment } from '../core/presence.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
@@ -27,6 +28,8 @@ export interface GatewayOptions {
   readonly log: Log;
   /** Speak TLS with these; absent: plain HTTP. */
   readonly tls?: CertificatePaths;
+  /** Of what comes from one address; absent: none. */
+  readonly limits?: AddressLimits;
   /** Addresses and CIDRs of proxies that may say whom they speak for; absent: none. */
   readonly trustedProxies?: readonly string[];
 }
@@ -62,6 +65,7 @@ export const SILENCE_SECONDS = 56;
  * something also when it is `gone`: who gets a bridge may complete the upgrade in the same turn of the event loop.
  */
 export async function connectSandbox(options: GatewayOptions, req: UpgradeRequest, gone: AbortSignal): Promise<Bridge> {
+  const leave = options.limits?.upgrade(req.address);
   const limit = new AbortController();
   // Not AbortSignal.timeout: it would keep the request in memory for all that time, however soon this is done.
   const timer = setTimeout(
@@ -79,6 +83,7 @@ export async function connectSandbox(options: GatewayOptions, req: UpgradeReques
     throw err;
   } finally {
     clearTimeout(timer);
+    leave?.();
   }
 }
 
@@ -172,9 +177,10 @@ async function admitted(
   req: UpgradeRequest,
   { sandboxId, kind, roles }: WebSocketRoute,
 ): Promise<Principal | Ticket> {
-  const { access, audit } = options;
+  const { access, audit, limits } = options;
   try {
-    const bearer = access.authenticateFor(req, sandboxId, roles);
+    const identify = () => access.authenticateFor(req, sandboxId, roles);
+    const bearer = limits ? limits.authenticating(req.address, identify) : identify();
     const info = SANDBOX_ID.test(sandboxId) ? options.sandboxes.find(sandboxId) : undefined;
     if (!info || !(isTicket(bearer) || sees(bearer, info.spec.owner))) {
       throw new AppError('SANDBOX_NOT_FOUND', `sandbox not found: ${sandboxId}`);

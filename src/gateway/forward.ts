@@ -4,7 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import { SAFE_HEADERS } from '../core/headers.ts';
+import type { AddressLimits } from '../core/limits.ts';
 import type { Callers } from './caller.ts';
+import { assertSound } from './head.ts';
 import { Turns } from './turns.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1); content-length is written by uWebSockets.js itself. */
@@ -41,6 +43,7 @@ const PHRASES: Readonly<Record<number, string>> = {
   422: 'Unprocessable Content',
   426: 'Upgrade Required',
   429: 'Too Many Requests',
+  431: 'Request Header Fields Too Large',
   500: 'Internal Server Error',
   502: 'Bad Gateway',
   503: 'Service Unavailable',
@@ -69,13 +72,15 @@ export class Forwarder {
   readonly #socketPath: string;
   readonly #counters: Counters;
   readonly #callers: Callers;
+  readonly #limits: AddressLimits | undefined;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
   readonly #turns = new Turns();
 
-  constructor(socketPath: string, counters: Counters, callers: Callers) {
+  constructor(socketPath: string, counters: Counters, callers: Callers, limits: AddressLimits | undefined) {
     this.#socketPath = socketPath;
     this.#counters = counters;
     this.#callers = callers;
+    this.#limits = limits;
   }
 
   /** `req` is read before this returns; it is dead afterwards. */
@@ -87,21 +92,20 @@ export class Forwarder {
     const query = req.getQuery();
     let upstream: ClientRequest;
     try {
+      const { address, headers } = this.#callers.of(peerOf(res), copyHeaders(req));
+      this.#limits?.request(address);
       upstream = request({
         socketPath: this.#socketPath,
         agent: this.#agent,
         method,
         path: query ? `${req.getUrl()}?${query}` : req.getUrl(),
-        headers: { ...this.#callers.of(peerOf(res), copyHeaders(req)).headers, 'x-request-id': requestId },
+        headers: { ...headers, 'x-request-id': requestId },
       });
     } catch (err) {
       // uWebSockets.js lets through what Node throws at (raw UTF-8, odd methods), and a throw in its callback ends the service.
-      return refuse(
-        res,
-        new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err),
-        requestId,
-        this.#counters,
-      );
+      const isOurs = err instanceof AppError;
+      const refusal = isOurs ? err : new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err);
+      return refuse(res, refusal, requestId, this.#counters);
     }
     const exchange = new Exchange(res, upstream, requestId, method === 'HEAD', this.#counters, this.#turns);
     upstream.on('response', (answer) => exchange.onAnswer(answer));
@@ -125,14 +129,19 @@ export function peerOf(res: HttpResponse): string {
   return Buffer.from(res.getRemoteAddressAsText()).toString();
 }
 
-/** All headers but those of the connection itself. */
+/** All headers but those of the connection itself. Throws as {@link assertSound}. */
 export function copyHeaders(req: HttpRequest): Record<string, string | string[]> {
-  const headers: Record<string, string | string[]> = {};
+  const all: [string, string][] = [];
   req.forEach((name, value) => {
-    if (OWN_HEADERS.has(name)) return;
+    all.push([name, value]);
+  });
+  assertSound(`${req.getUrl()}?${req.getQuery() ?? ''}`, all);
+  const headers: Record<string, string | string[]> = {};
+  for (const [name, value] of all) {
+    if (OWN_HEADERS.has(name)) continue;
     const before = headers[name];
     headers[name] = before === undefined ? value : Array.isArray(before) ? [...before, value] : [before, value];
-  });
+  }
   // The length of the body stays; a body without one is sent on in chunks.
   const length = req.getHeader('content-length');
   if (length !== '') headers['content-length'] = length;

@@ -5,8 +5,9 @@ import uWS, {
   type us_listen_socket,
   type us_socket_context_t,
 } from 'uWebSockets.js';
+import type { AddressLimits } from '../core/limits.ts';
 import type { FragmentSocket, UserData } from './bridge.ts';
-import { Callers } from './caller.ts';
+import { type Caller, Callers, plainAddress } from './caller.ts';
 import { CertificateWatch, readCertificate } from './certificate.ts';
 import {
   chooseProtocol,
@@ -42,7 +43,7 @@ export class Gateway implements Front {
   constructor(options: GatewayOptions) {
     this.#options = options;
     this.#callers = new Callers(options.trustedProxies ?? [], options.tls !== undefined);
-    this.#forwarder = new Forwarder(options.apiSocket, options.counters, this.#callers);
+    this.#forwarder = new Forwarder(options.apiSocket, options.counters, this.#callers, options.limits);
     this.#apps = [this.#newApp()];
     this.#pings = setInterval(() => {
       for (const ws of this.#sockets) ws.ping();
@@ -78,7 +79,9 @@ export class Gateway implements Front {
       },
     });
     app.any('/*', (res, req) => this.#onRequest(res, req));
-    return app;
+    const { limits } = this.#options;
+    if (!limits) return app;
+    return app.filter((res, change) => this.#onConnection(res, Number(change), limits));
   }
 
   async listen(host: string, port: number): Promise<number> {
@@ -139,6 +142,13 @@ export class Gateway implements Front {
     for (const app of this.#apps) app.close();
   }
 
+  /** `change` is 1 for a connection that begins, and -1 for one that ends without having become a WebSocket. */
+  #onConnection(res: HttpResponse, change: number, limits: AddressLimits): void {
+    if (change !== 1) return;
+    const address = plainAddress(peerOf(res));
+    if (!this.#callers.isProxy(address) && !limits.connection(address)) res.close();
+  }
+
   #onRequest(res: HttpResponse, req: HttpRequest): void {
     const requestId = requestIdOf(req.getHeader('x-request-id'));
     if (!webSocketRoute(req.getUrl())) return this.#forwarder.forward(res, req, requestId);
@@ -148,9 +158,16 @@ export class Gateway implements Front {
   #onUpgrade(res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void {
     const gone = new AbortController();
     res.onAborted(() => gone.abort());
-    const { address, headers } = this.#callers.of(peerOf(res), copyHeaders(req));
+    const requestId = requestIdOf(req.getHeader('x-request-id'));
+    let caller: Caller;
+    try {
+      caller = this.#callers.of(peerOf(res), copyHeaders(req));
+    } catch (err) {
+      return refuse(res, err, requestId, this.#options.counters);
+    }
+    const { address, headers } = caller;
     const copy: UpgradeRequest = {
-      requestId: requestIdOf(req.getHeader('x-request-id')),
+      requestId,
       address,
       path: req.getUrl(),
       query: new URLSearchParams(req.getQuery() ?? ''),

@@ -5,8 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import { SAFE_HEADERS } from '../core/headers.ts';
+import type { AddressLimits } from '../core/limits.ts';
 import type { Callers } from './caller.ts';
 import { REST_OF_BODY_MS, statusLine } from './forward.ts';
+import { assertSound } from './head.ts';
 
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1). Node has answered an `Expect` already. */
 const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'date', 'expect']);
@@ -45,12 +47,14 @@ export class WsForwarder {
   readonly #counters: Counters;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
   readonly #callers: Callers;
+  readonly #limits: AddressLimits | undefined;
   #underWay = 0;
 
-  constructor(socketPath: string, counters: Counters, callers: Callers) {
+  constructor(socketPath: string, counters: Counters, callers: Callers, limits: AddressLimits | undefined) {
     this.#socketPath = socketPath;
     this.#counters = counters;
     this.#callers = callers;
+    this.#limits = limits;
   }
 
   forward(req: IncomingMessage, res: ServerResponse, requestId: string): void {
@@ -58,16 +62,20 @@ export class WsForwarder {
     res.once('close', () => this.#underWay--);
     let upstream: ClientRequest;
     try {
+      const { address, headers } = this.#callers.of(peerOf(req), copyHeaders(req));
+      this.#limits?.request(address);
       upstream = request({
         socketPath: this.#socketPath,
         agent: this.#agent,
         method: req.method,
         path: req.url,
-        headers: { ...this.#callers.of(peerOf(req), copyHeaders(req)).headers, 'x-request-id': requestId },
+        headers: { ...headers, 'x-request-id': requestId },
       });
     } catch (err) {
       // Node's server lets some of what Node's client throws at through, such as raw UTF-8 in a path.
-      const refusal = new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err);
+      const isOurs = err instanceof AppError;
+      const refusal = isOurs ? err : new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err);
+      req.resume();
       return refuseRequest(res, refusal, requestId, this.#counters);
     }
     upstream.on('response', (answer) => this.#onAnswer(req, res, upstream, answer));
@@ -134,8 +142,13 @@ export function peerOf(req: IncomingMessage): string {
   return req.socket.remoteAddress ?? '';
 }
 
-/** All headers but those of the connection itself. */
+/** All headers but those of the connection itself. Throws as {@link assertSound}. */
 export function copyHeaders(req: IncomingMessage): Record<string, string | string[]> {
+  const raw = req.rawHeaders;
+  assertSound(
+    req.url ?? '',
+    Array.from({ length: raw.length / 2 }, (_, i) => [raw[2 * i] as string, raw[2 * i + 1] as string]),
+  );
   const headers: Record<string, string | string[]> = {};
   for (const [name, values = []] of Object.entries(req.headersDistinct)) {
     const [first, ...others] = values;

@@ -6,7 +6,7 @@ import type { SecureContextOptions } from 'node:tls';
 import { WebSocketServer } from 'ws';
 import { AppError } from '../core/errors.ts';
 import type { Bridge } from './bridge.ts';
-import { Callers } from './caller.ts';
+import { type Caller, Callers, plainAddress } from './caller.ts';
 import { type Certificate, CertificateWatch, readCertificate } from './certificate.ts';
 import {
   chooseProtocol,
@@ -19,6 +19,7 @@ import {
   upgradeRequired,
 } from './connect.ts';
 import { unknownMethod } from './forward.ts';
+import { MAX_HEAD } from './head.ts';
 import { MAX_TO_BROWSER } from './pump.ts';
 import { webSocketRoute } from './routes.ts';
 import { ReasonedWebSocket, WsClient } from './ws-client.ts';
@@ -27,6 +28,18 @@ import { copyHeaders, peerOf, refuseRequest, refuseSocket, WsForwarder } from '.
 /** How often it is looked for silent clients, in milliseconds; uWebSockets.js counts in such steps too. */
 const LOOK_EVERY_MS = 4000;
 
+/**
+ * How long a client may take for its headers and for a whole request, which is no longer than a body of 1 MiB, and how long a
+ * connection may stay between two requests, in milliseconds. What the answer takes is not in it. uWebSockets.js waits 10 s for
+ * headers and wants 16 KiB of a body in each second.
+ */
+const PATIENCE = {
+  maxHeaderSize: MAX_HEAD,
+  headersTimeout: 10_000,
+  requestTimeout: 120_000,
+  keepAliveTimeout: 10_000,
+  connectionsCheckingInterval: 2000,
+};
 /** How long a client may take for the TLS handshake, in milliseconds. */
 const TLS_HANDSHAKE_MS = 10_000;
 
@@ -60,14 +73,14 @@ export class WsGateway implements Front {
   constructor(options: GatewayOptions) {
     this.#options = options;
     this.#callers = new Callers(options.trustedProxies ?? [], options.tls !== undefined);
-    this.#forwarder = new WsForwarder(options.apiSocket, options.counters, this.#callers);
+    this.#forwarder = new WsForwarder(options.apiSocket, options.counters, this.#callers, options.limits);
     this.#server = this.#newServer();
+    this.#server.on('connection', (socket) => this.#onConnection(socket));
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
     this.#server.on('connect', (req, socket) => this.#refuse(socket, unknownMethod(), req));
     this.#server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
       if (err.code === 'ECONNRESET') return void socket.destroy();
-      const badMethod = err.code === 'HPE_INVALID_METHOD';
-      this.#refuse(socket, badMethod ? unknownMethod() : new AppError('INVALID_REQUEST', `${err.message}.`, {}, err));
+      this.#refuse(socket, unreadable(err));
     });
     this.#handshakes.on('wsClientError', (err, socket, req) =>
       this.#refuse(socket, new AppError('INVALID_REQUEST', `${err.message}.`), req),
@@ -85,10 +98,10 @@ export class WsGateway implements Front {
   #newServer(): Server | TlsServer {
     const { tls, log } = this.#options;
     const onRequest = (req: IncomingMessage, res: ServerResponse): void => this.#onRequest(req, res);
-    if (!tls) return createServer(onRequest);
+    if (!tls) return createServer(PATIENCE, onRequest);
     const certificate = readCertificate(tls);
     const handshakeTimeout = TLS_HANDSHAKE_MS;
-    const server = createTlsServer({ ...secureContext(certificate), handshakeTimeout }, onRequest);
+    const server = createTlsServer({ ...PATIENCE, ...secureContext(certificate), handshakeTimeout }, onRequest);
     // For new connections; those that there are go on with what they began with.
     const renew = (next: Certificate): void => server.setSecureContext(secureContext(next));
     this.#watch = new CertificateWatch(tls, certificate, renew, log);
@@ -115,6 +128,12 @@ export class WsGateway implements Front {
     this.#server.closeAllConnections();
   }
 
+  #onConnection(socket: Socket): void {
+    const address = plainAddress(socket.remoteAddress ?? '');
+    if (this.#callers.isProxy(address) || this.#options.limits?.connection(address) !== false) return;
+    socket.destroy();
+  }
+
   #onRequest(req: IncomingMessage, res: ServerResponse): void {
     const requestId = requestIdOf(req.headers['x-request-id']);
     if (!webSocketRoute(pathOf(req))) return this.#forwarder.forward(req, res, requestId);
@@ -125,9 +144,16 @@ export class WsGateway implements Front {
     if (!isHandshake(req)) return this.#serveWithoutUpgrade(req, socket, head);
     const gone = new AbortController();
     for (const event of ['end', 'close', 'error']) socket.once(event, () => gone.abort());
-    const { address, headers } = this.#callers.of(peerOf(req), copyHeaders(req));
+    const requestId = requestIdOf(req.headers['x-request-id']);
+    let caller: Caller;
+    try {
+      caller = this.#callers.of(peerOf(req), copyHeaders(req));
+    } catch (err) {
+      return refuseSocket(socket, err, requestId, this.#options.counters);
+    }
+    const { address, headers } = caller;
     const request = {
-      requestId: requestIdOf(req.headers['x-request-id']),
+      requestId,
       path: pathOf(req),
       query: new URLSearchParams(req.url?.split('?', 2)[1] ?? ''),
       address,
@@ -179,6 +205,14 @@ export class WsGateway implements Front {
 function secureContext(certificate: Certificate): SecureContextOptions & { ALPNProtocols: string[] } {
   // Clients that also speak HTTP/2 must not begin with it: they would get no WebSocket.
   return { ...certificate, minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] };
+}
+
+/** What the client is told of a request that Node cannot read. */
+function unreadable(err: NodeJS.ErrnoException): AppError {
+  if (err.code === 'HPE_INVALID_METHOD') return unknownMethod();
+  if (err.code === 'HPE_HEADER_OVERFLOW')
+    return new AppError('HEADERS_TOO_LARGE', `Address and headers are more than ${MAX_HEAD} bytes.`);
+  return new AppError('INVALID_REQUEST', `${err.message}.`, {}, err);
 }
 
 /** Whether it is a WebSocket's handshake and not only something like it. */

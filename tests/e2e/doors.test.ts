@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import puppeteer from 'puppeteer-core';
-import { LIMIT, type Service, startService, waitFor, withService } from './service.ts';
+import { LIMIT, type Service, startService, UNLIMITED, waitFor, withService } from './service.ts';
 import { openSocket, socketOf, upgrade } from './sockets.ts';
 
 const KEYS = { a: 'key-a-4e07408562bedb', b: 'key-b-7902699be42c8a', ops: 'key-ops-2c624232cc5d' };
@@ -173,7 +173,7 @@ describe('the keys file', LIMIT, () => {
     const file = join(folder, 'keys');
     writeFileSync(file, `a:${digest(KEYS.a)}:user # laptop\n`);
     await withService(
-      { env: { BERTH_API_KEYS_FILE: file, BERTH_API_KEYS: `ops:${KEYS.ops}:admin` } },
+      { env: { ...UNLIMITED, BERTH_API_KEYS_FILE: file, BERTH_API_KEYS: `ops:${KEYS.ops}:admin` } },
       async (service) => {
         assert.deepEqual(
           await Promise.all([KEYS.a, KEYS.b, KEYS.ops].map((key) => status(service, key))),

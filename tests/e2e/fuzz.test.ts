@@ -11,7 +11,7 @@ import addFormats from 'ajv-formats';
 import { parse } from 'yaml';
 import { Random } from '../contract/random.ts';
 import { contract } from './contract.ts';
-import { LIMIT, type Service, startService } from './service.ts';
+import { LIMIT, type Service, startService, UNLIMITED } from './service.ts';
 
 const SECONDS = Number(process.env.BERTH_FUZZ_SECONDS ?? 20);
 const SEED = Number(process.env.BERTH_SEED ?? Date.now() % 1_000_000);
@@ -184,7 +184,7 @@ interface Answer {
 describe(`nonsense (BERTH_SEED=${SEED})`, { timeout: LIMIT.timeout + SECONDS * 1000 }, () => {
   let service: Service;
   before(async () => {
-    service = await startService({ env: { BERTH_API_KEYS: `a:${KEY}:admin` } });
+    service = await startService({ env: { ...UNLIMITED, BERTH_API_KEYS: `a:${KEY}:admin` } });
     const made = await send({
       method: 'POST',
       path: '/sandboxes',

@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import puppeteer from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { type Answer, type Call, call, expect } from './contract.ts';
-import { LIMIT, type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, UNLIMITED, waitFor } from './service.ts';
 import { socketOf, upgrade } from './sockets.ts';
 
 const idsOf = (list: Answer): string[] => list.json.data.sandboxes.map((sandbox: Sandbox) => sandbox.sandboxId);
@@ -31,7 +31,9 @@ describe('a service with keys', { timeout: 3 * LIMIT.timeout }, () => {
 
   before(async () => {
     const { a, b, ops, eye } = KEYS;
-    service = await startService({ env: { BERTH_API_KEYS: `a:${a},b:${b},ops:${ops}:admin,a:${eye}:viewer` } });
+    service = await startService({
+      env: { ...UNLIMITED, BERTH_API_KEYS: `a:${a},b:${b},ops:${ops}:admin,a:${eye}:viewer` },
+    });
     const made = await Promise.all([
       as('a', 201, 'createSandbox', { body: { sandboxId: 'mine', recording: 'always' } }),
       as('a', 201, 'createSandbox', { body: { sandboxId: 'other' } }),

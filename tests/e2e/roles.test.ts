@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Sandbox } from '../../src/client/client.ts';
 import { type Answer, type Call, call, contract } from './contract.ts';
-import { LIMIT, type Service, startService, waitFor } from './service.ts';
+import { LIMIT, type Service, startService, UNLIMITED, waitFor } from './service.ts';
 import { socketOf, upgrade } from './sockets.ts';
 
 const KEYS = {
@@ -86,7 +86,7 @@ describe('every operation with every credential', { timeout: 3 * LIMIT.timeout }
   before(async () => {
     const { viewer, user, stranger, admin } = KEYS;
     const keys = `a:${viewer}:viewer,a:${user},b:${stranger},ops:${admin}:admin`;
-    service = await startService({ env: { BERTH_API_KEYS: keys } });
+    service = await startService({ env: { ...UNLIMITED, BERTH_API_KEYS: keys } });
     const created = (sandboxId: string): Promise<Answer> =>
       call(service, 'createSandbox', { key: user, body: { sandboxId, recording: 'always' } });
     assert.deepEqual(
@@ -174,7 +174,7 @@ describe('every WebSocket with every credential', LIMIT, () => {
   before(async () => {
     const { viewer, user, stranger, admin } = KEYS;
     const keys = `a:${viewer}:viewer,a:${user},b:${stranger},ops:${admin}:admin`;
-    service = await startService({ env: { BERTH_API_KEYS: keys } });
+    service = await startService({ env: { ...UNLIMITED, BERTH_API_KEYS: keys } });
     for (const sandboxId of ['mine', 'other']) {
       const { status } = await call(service, 'createSandbox', { key: KEYS.user, body: { sandboxId } });
       assert.equal(status, 201);

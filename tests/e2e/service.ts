@@ -24,6 +24,15 @@ export const LIMIT = { timeout: 180_000 };
 /** For a step of one: long enough for a machine that is busy with other tests. */
 const STEP_MS = 60_000;
 
+/** For tests that ask more, or show more wrong keys, than one address or tenant may. */
+export const UNLIMITED = {
+  BERTH_ADDRESS_FAILURES_PER_MINUTE: '0',
+  BERTH_ADDRESS_REQUESTS_PER_MINUTE: '0',
+  BERTH_ADDRESS_UPGRADES_PER_MINUTE: '0',
+  BERTH_TENANT_CREATES_PER_MINUTE: '0',
+  BERTH_TENANT_TICKETS_PER_MINUTE: '0',
+};
+
 /** The program itself. */
 export const SERVER = fileURLToPath(new URL('../../cmd/server.js', import.meta.url));
 

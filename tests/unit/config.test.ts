@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { availableParallelism } from 'node:os';
 import { test } from 'node:test';
+import { limitsSettings } from '../../src/config/limits.ts';
 import { ConfigError, exposure, loadConfig, SETTINGS, settingsTable } from '../../src/config.ts';
 import { digestOf, keyId } from '../../src/core/keys.ts';
 
@@ -9,6 +10,8 @@ const KEY = 'k3y-that-must-not-be-shown';
 function digested(key: string): { id: string; digest: Buffer } {
   return { id: keyId(digestOf(key)), digest: digestOf(key) };
 }
+
+const limits = Object.entries(limitsSettings);
 
 /** The sentence that stops the start. */
 function refusal(env: Record<string, string>): string {
@@ -61,6 +64,15 @@ test('an empty environment gives the defaults, frozen', () => {
     tlsKey: undefined,
     trustedProxies: [],
     frameAncestors: undefined,
+    tenantSandboxes: 0,
+    tenantCreatesPerMinute: 300,
+    tenantTicketsPerMinute: 600,
+    sandboxClients: 200,
+    addressFailuresPerMinute: 20,
+    addressRequestsPerMinute: 12_000,
+    addressUpgradesPerMinute: 6000,
+    addressUpgrades: 256,
+    addressConnections: 16_384,
     s3Bucket: undefined,
     s3Endpoint: undefined,
     s3Region: 'us-east-1',
@@ -119,6 +131,7 @@ test('good values arrive parsed', () => {
     BERTH_START_TIMEOUT_SECONDS: '600',
     BERTH_ON_EXIT: 'keep',
     BERTH_ENV: 'production',
+    ...Object.fromEntries(limits.map(([, { name }], index) => [name, String(index)])),
     BERTH_TLS_CERT: '/etc/berth/tls.crt',
     BERTH_TLS_KEY: '/etc/berth/tls.key',
     BERTH_TRUSTED_PROXIES: '10.0.0.0/8, ::1',
@@ -181,6 +194,7 @@ test('good values arrive parsed', () => {
     tlsCert: '/etc/berth/tls.crt',
     tlsKey: '/etc/berth/tls.key',
     trustedProxies: ['10.0.0.0/8', '::1'],
+    ...Object.fromEntries(limits.map(([key], index) => [key, index])),
     frameAncestors: "'self' https://*.example.com:8443",
     s3Bucket: 'recordings',
     s3Endpoint: 'http://minio:9000',
@@ -225,6 +239,8 @@ test('a bad value stops the start with one sentence that names the setting', () 
     BERTH_START_TIMEOUT_SECONDS: ['0', '601', '1e2'],
     BERTH_FRONT: ['uws', 'Auto'],
     BERTH_ON_EXIT: ['drop'],
+    BERTH_TENANT_SANDBOXES: ['1001', '-1'],
+    BERTH_ADDRESS_CONNECTIONS: ['1000000000', '1.5', 'many'],
     BERTH_ENV: ['prod', 'Production'],
     BERTH_TRUSTED_PROXIES: [
       'proxy.example.com',
