@@ -67,6 +67,20 @@ export function refuse(res: HttpResponse, err: unknown, requestId: string, count
   });
 }
 
+/**
+ * The same for a request of which it is not sure where it ends: what stands behind it must not be taken for another. Only while an
+ * answer is due does uWebSockets.js end the connection when more comes, so the answer is not given in the same turn.
+ */
+export function refuseUnread(res: HttpResponse, err: unknown, requestId: string, counters: Counters): void {
+  let gone = false;
+  res.onAborted(() => {
+    gone = true;
+  });
+  setImmediate(() => {
+    if (!gone) refuse(res, err, requestId, counters);
+  });
+}
+
 /** Passes plain HTTP on to the API's private socket, streaming both bodies under back-pressure. */
 export class Forwarder {
   readonly #socketPath: string;
@@ -105,7 +119,7 @@ export class Forwarder {
       // uWebSockets.js lets through what Node throws at (raw UTF-8, odd methods), and a throw in its callback ends the service.
       const isOurs = err instanceof AppError;
       const refusal = isOurs ? err : new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err);
-      return refuse(res, refusal, requestId, this.#counters);
+      return refuseUnread(res, refusal, requestId, this.#counters);
     }
     const exchange = new Exchange(res, upstream, requestId, method === 'HEAD', this.#counters, this.#turns);
     upstream.on('response', (answer) => exchange.onAnswer(answer));

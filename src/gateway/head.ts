@@ -19,6 +19,7 @@ export function assertSound(target: string, headers: readonly (readonly [name: s
     if (seen.has(name)) throw new AppError('INVALID_REQUEST', `There is more than one ${name}.`);
     seen.set(name, value);
   }
+  if (!seen.has('host')) throw new AppError('INVALID_REQUEST', 'There is no host.');
   if (size > MAX_HEAD || headers.length > MAX_HEADERS) {
     const most = `${MAX_HEAD} bytes or ${MAX_HEADERS} headers`;
     throw new AppError('HEADERS_TOO_LARGE', `Address and headers are more than ${most}.`);

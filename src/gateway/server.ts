@@ -20,7 +20,7 @@ import {
   type UpgradeRequest,
   upgradeRequired,
 } from './connect.ts';
-import { copyHeaders, Forwarder, peerOf, refuse } from './forward.ts';
+import { copyHeaders, Forwarder, peerOf, refuse, refuseUnread } from './forward.ts';
 import { MAX_REFUSED_READABLY } from './pump.ts';
 import { webSocketRoute } from './routes.ts';
 
@@ -156,15 +156,15 @@ export class Gateway implements Front {
   }
 
   #onUpgrade(res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void {
-    const gone = new AbortController();
-    res.onAborted(() => gone.abort());
     const requestId = requestIdOf(req.getHeader('x-request-id'));
     let caller: Caller;
     try {
       caller = this.#callers.of(peerOf(res), copyHeaders(req));
     } catch (err) {
-      return refuse(res, err, requestId, this.#options.counters);
+      return refuseUnread(res, err, requestId, this.#options.counters);
     }
+    const gone = new AbortController();
+    res.onAborted(() => gone.abort());
     const { address, headers } = caller;
     const copy: UpgradeRequest = {
       requestId,

@@ -13,13 +13,29 @@ import { assertSound } from './head.ts';
 /** Connection-level headers, which are each leg's own (RFC 9110 section 7.6.1). Node has answered an `Expect` already. */
 const OWN_HEADERS = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'date', 'expect']);
 
-/** A failure as the response, JSON in the house's shape. */
-export function refuseRequest(res: ServerResponse, err: unknown, requestId: string, counters: Counters): void {
+/** Connections that end with an answer that is on its way. */
+const ending = new WeakSet<Duplex>();
+
+/** Whether nothing that comes on this connection is to be taken for a request any more. */
+export function isEnding(socket: Duplex): boolean {
+  return ending.has(socket);
+}
+
+/** A failure as the response, JSON in the house's shape; `last` ends the connection with it. */
+export function refuseRequest(
+  res: ServerResponse,
+  err: unknown,
+  requestId: string,
+  counters: Counters,
+  last = false,
+): void {
   counters.refused(err);
   const headers = err instanceof AppError ? err.headers : {};
   const type = 'application/json; charset=utf-8';
   const body = JSON.stringify(errorBody(err, requestId));
-  const all = { 'Content-Type': type, 'X-Request-Id': requestId, ...SAFE_HEADERS, ...headers };
+  const end = last ? { Connection: 'close' } : {};
+  if (last && res.socket) ending.add(res.socket);
+  const all = { 'Content-Type': type, 'X-Request-Id': requestId, ...SAFE_HEADERS, ...end, ...headers };
   res.writeHead(errorStatus(err), all).end(body);
 }
 
@@ -75,8 +91,8 @@ export class WsForwarder {
       // Node's server lets some of what Node's client throws at through, such as raw UTF-8 in a path.
       const isOurs = err instanceof AppError;
       const refusal = isOurs ? err : new AppError('INVALID_REQUEST', `${(err as Error).message}.`, {}, err);
-      req.resume();
-      return refuseRequest(res, refusal, requestId, this.#counters);
+      // Where such a request ends is not sure, and what stands behind it must not be taken for another.
+      return refuseRequest(res, refusal, requestId, this.#counters, true);
     }
     upstream.on('response', (answer) => this.#onAnswer(req, res, upstream, answer));
     upstream.on('error', (err) => {

@@ -23,7 +23,7 @@ import { MAX_HEAD } from './head.ts';
 import { MAX_TO_BROWSER } from './pump.ts';
 import { webSocketRoute } from './routes.ts';
 import { ReasonedWebSocket, WsClient } from './ws-client.ts';
-import { copyHeaders, peerOf, refuseRequest, refuseSocket, WsForwarder } from './ws-forward.ts';
+import { copyHeaders, isEnding, peerOf, refuseRequest, refuseSocket, WsForwarder } from './ws-forward.ts';
 
 /** How often it is looked for silent clients, in milliseconds; uWebSockets.js counts in such steps too. */
 const LOOK_EVERY_MS = 4000;
@@ -33,7 +33,9 @@ const LOOK_EVERY_MS = 4000;
  * connection may stay between two requests, in milliseconds. What the answer takes is not in it. uWebSockets.js waits 10 s for
  * headers and wants 16 KiB of a body in each second.
  */
-const PATIENCE = {
+const READING = {
+  // Asked for by our own check, whose answer is readable.
+  requireHostHeader: false,
   maxHeaderSize: MAX_HEAD,
   headersTimeout: 10_000,
   requestTimeout: 120_000,
@@ -67,6 +69,8 @@ export class WsGateway implements Front {
     WebSocket: ReasonedWebSocket,
     handleProtocols: (offers) => chooseProtocol([...offers]),
   });
+  /** That are not over. */
+  readonly #answers = new WeakMap<Duplex, ServerResponse>();
   readonly #clients = new Set<WsClient>();
   readonly #timers: readonly NodeJS.Timeout[];
 
@@ -80,6 +84,8 @@ export class WsGateway implements Front {
     this.#server.on('connect', (req, socket) => this.#refuse(socket, unknownMethod(), req));
     this.#server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
       if (err.code === 'ECONNRESET') return void socket.destroy();
+      // What cannot be read is the rest of a request that is answered already.
+      if (this.#answers.get(socket)?.headersSent) return void (socket as Socket).destroySoon();
       this.#refuse(socket, unreadable(err));
     });
     this.#handshakes.on('wsClientError', (err, socket, req) =>
@@ -98,10 +104,10 @@ export class WsGateway implements Front {
   #newServer(): Server | TlsServer {
     const { tls, log } = this.#options;
     const onRequest = (req: IncomingMessage, res: ServerResponse): void => this.#onRequest(req, res);
-    if (!tls) return createServer(PATIENCE, onRequest);
+    if (!tls) return createServer(READING, onRequest);
     const certificate = readCertificate(tls);
     const handshakeTimeout = TLS_HANDSHAKE_MS;
-    const server = createTlsServer({ ...PATIENCE, ...secureContext(certificate), handshakeTimeout }, onRequest);
+    const server = createTlsServer({ ...READING, ...secureContext(certificate), handshakeTimeout }, onRequest);
     // For new connections; those that there are go on with what they began with.
     const renew = (next: Certificate): void => server.setSecureContext(secureContext(next));
     this.#watch = new CertificateWatch(tls, certificate, renew, log);
@@ -135,12 +141,22 @@ export class WsGateway implements Front {
   }
 
   #onRequest(req: IncomingMessage, res: ServerResponse): void {
+    // Node reads on behind a request whose answer ends the connection.
+    if (isEnding(req.socket)) return;
+    this.#answers.set(req.socket, res);
+    res.once('close', () => {
+      if (this.#answers.get(req.socket) === res) this.#answers.delete(req.socket);
+    });
     const requestId = requestIdOf(req.headers['x-request-id']);
     if (!webSocketRoute(pathOf(req))) return this.#forwarder.forward(req, res, requestId);
     refuseRequest(res, upgradeRequired(), requestId, this.#options.counters);
   }
 
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
+    // Node takes its own listener away with the upgrade, and an error that nobody hears ends the service.
+    socket.on('error', () => {});
+    // Behind a request that is not answered yet, whose answer would come into the middle of the frames.
+    if (isEnding(socket) || this.#answers.has(socket)) return void socket.destroy();
     if (!isHandshake(req)) return this.#serveWithoutUpgrade(req, socket, head);
     const gone = new AbortController();
     for (const event of ['end', 'close', 'error']) socket.once(event, () => gone.abort());
