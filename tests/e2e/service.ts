@@ -26,6 +26,7 @@ const STEP_MS = 60_000;
 
 /** For tests that ask more, or show more wrong keys, than one address or tenant may. */
 export const UNLIMITED = {
+  BERTH_ADDRESS_CONNECTIONS: '0',
   BERTH_ADDRESS_FAILURES_PER_MINUTE: '0',
   BERTH_ADDRESS_REQUESTS_PER_MINUTE: '0',
   BERTH_ADDRESS_UPGRADES_PER_MINUTE: '0',
