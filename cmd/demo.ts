@@ -48,7 +48,13 @@ try {
 
 async function tour(): Promise<void> {
   mkdirSync(output, { recursive: true });
-  const env = { BERTH_DATA_DIR: join(output, 'data'), BERTH_LOG_LEVEL: 'error', ...process.env };
+  // The tour's page is on this machine.
+  const env = {
+    BERTH_EGRESS_ALLOW: '127.0.0.1',
+    BERTH_DATA_DIR: join(output, 'data'),
+    BERTH_LOG_LEVEL: 'error',
+    ...process.env,
+  };
   const { PATH = '/usr/local/bin:/usr/bin:/bin', TZ } = process.env;
   app = await step('service started', () => startApp(loadConfig(env), TZ === undefined ? { PATH } : { PATH, TZ }));
   say(`listening at ${app.url}`);

@@ -383,8 +383,8 @@ async function prepare(entry, programs) {
 
 async function main() {
   const [major, minor] = process.versions.node.split('.').map(Number);
-  if (major < 20 || (major === 20 && minor < 10)) {
-    throw new SetupError(`Berth needs Node 20.10 or newer; this is ${process.version}.`);
+  if (major < 20 || (major === 20 && minor < 11)) {
+    throw new SetupError(`Berth needs Node 20.11 or newer; this is ${process.version}.`);
   }
   const [target, ...args] = process.argv.slice(2);
   if (!Object.hasOwn(TARGETS, target ?? '')) {

@@ -130,7 +130,7 @@ fi
 base
 for image in "${wanted[@]}"; do
   case $image in
-    runtime) build berth-runtime runtime-image/Dockerfile "${SOURCES[@]}" ;;
+    runtime) build berth-runtime runtime-image/Dockerfile "${SOURCES[@]}" runtime-image/policies.json ;;
     service) build berth Dockerfile "${SOURCES[@]}" runtime-image/seccomp.json ;;
     novnc) build berth-novnc novnc-client-image/Dockerfile package.json package-lock.json .npmrc novnc-client-image ;;
   esac

@@ -6,13 +6,14 @@ import { type Logger, pino } from 'pino';
 import { Api } from './api/server.ts';
 import { Validator } from './api/validate.ts';
 import { findChromium } from './app/chromium.ts';
+import { createEgress } from './app/egress.ts';
 import { keysFileOf, loadMasterKey, readKeysFile, watchKeysFile } from './app/keys.ts';
 import { createRecordings } from './app/recordings.ts';
 import { loadTemplates } from './app/templates.ts';
 import { type Config, exposure } from './config.ts';
 import { Access } from './core/access.ts';
 import { Admission } from './core/admission.ts';
-import type { Driver } from './core/contracts.ts';
+import type { Driver, Egress } from './core/contracts.ts';
 import { Counters } from './core/counters.ts';
 import { accepts } from './core/endpoint.ts';
 import { AppError } from './core/errors.ts';
@@ -20,6 +21,7 @@ import { Events } from './core/events.ts';
 import { KeyRing } from './core/keys.ts';
 import { AddressLimits, TenantLimits } from './core/limits.ts';
 import { Sandboxes } from './core/sandboxes.ts';
+import { Vault } from './core/secrets.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
 import { readCertificate } from './gateway/certificate.ts';
@@ -76,10 +78,13 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   const access = new Access({ keys, masterKey, tickets, ...publicOrigin });
   const audit = await FileAudit.open(join(config.dataDir, 'audit.jsonl'), log);
   const registry = await EmbeddedRegistry.open(join(config.dataDir, 'history.jsonl'));
-  const driver = await createDriver(config, env, masterKey, log);
-  await driver.check();
   const events = new Events();
   const counters = new Counters();
+  const vault = new Vault(masterKey);
+  const egress = createEgress(config, env, vault, counters, log);
+  const driver = await createDriver(config, env, masterKey, egress, log);
+  await driver.check();
+  egress.start();
   const recordings = await createRecordings(
     config,
     (id) => sandboxes.find(id),
@@ -100,6 +105,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     startTimeoutSeconds: config.startTimeoutSeconds,
     poolSizes: config.poolSizes,
     saw: (info) => recordings.saw(info),
+    seal: (text, context) => vault.seal(text, context),
     log,
   });
   await sandboxes.adopt();
@@ -154,12 +160,14 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   try {
     await api.listen();
     port = await gateway.listen(config.host, config.port);
+    egress.serves(port);
   } catch (err) {
     clearInterval(forgetting);
     gateway.close();
     await api.close();
     await sandboxes.close(false);
     await recordings.close();
+    egress.end();
     throw err;
   }
   const unwatchKeys = watchKeysFile(keysFile, keys, log);
@@ -188,7 +196,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       await Promise.all([registry.close(), tickets.close(), audit.close()]);
       // Not where sandboxes live on in it, nor where it is not ours to remove.
       await rmdir(config.runDir).catch(() => {});
-      await driver.close?.().catch((err: unknown) => log.error({ err }, 'the driver could not tidy up'));
+      egress.end();
     },
   };
 }
@@ -200,7 +208,7 @@ function createAdmission(config: Config, onShortage: () => void): Admission {
   return new Admission({ maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb, freeMemoryMb, onShortage });
 }
 
-async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Logger): Promise<Driver> {
+async function createDriver(config: Config, env: Env, masterKey: Buffer, egress: Egress, log: Logger): Promise<Driver> {
   const { runDir, dataDir, startTimeoutSeconds, downloadsMb } = config;
   if (config.driver === 'docker') {
     // Loaded only when wanted: the engine's client is large.
@@ -213,7 +221,7 @@ async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Lo
       masterKey,
       engineSocket: config.dockerSocket,
       image: config.runtimeImage,
-      network: config.dockerNetwork,
+      egress,
       seccomp: JSON.stringify(JSON.parse(await readFile(inRoot('runtime-image/seccomp.json'), 'utf8'))),
       limits: { memoryMb: config.sandboxMemoryMb, cpus: config.sandboxCpus, pids: config.sandboxPids },
     });
@@ -224,6 +232,7 @@ async function createDriver(config: Config, env: Env, masterKey: Buffer, log: Lo
     startTimeoutSeconds,
     downloadsMb,
     masterKey,
+    egress,
     runtimeProgram: findRuntime(),
     chromium: config.chromium ?? findChromium(),
     env,

@@ -11,6 +11,7 @@ import { type AccessConfig, accessSettings } from './config/access.ts';
 import { type ArchiveConfig, archiveContradiction, archiveSettings } from './config/archive.ts';
 import { type DoorConfig, doorContradiction, doorExposure, doorSettings } from './config/door.ts';
 import { type LimitsConfig, limitsSettings } from './config/limits.ts';
+import { type EgressConfig, egressSettings } from './config/egress.ts';
 import { parsePool } from './config/pool.ts';
 import { parseAddress, parseInteger, parseWord, type Setting } from './config/setting.ts';
 import type { PoolSize } from './core/demand.ts';
@@ -28,7 +29,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 
 /** The settings, parsed, checked and frozen. */
-export interface Config extends AccessConfig, ArchiveConfig, DoorConfig, LimitsConfig {
+export interface Config extends AccessConfig, ArchiveConfig, DoorConfig, LimitsConfig, EgressConfig {
   /** Address to listen on; loopback unless there are keys. */
   readonly host: string;
   /** TCP port; 0 takes any free one. */
@@ -43,7 +44,6 @@ export interface Config extends AccessConfig, ArchiveConfig, DoorConfig, LimitsC
   readonly driver: 'local' | 'docker';
   /** For the Docker driver: path of the engine's unix socket. */
   readonly dockerSocket: string;
-  readonly dockerNetwork: string;
   readonly runtimeImage: string;
   /** Per sandbox, for drivers that can limit: MiB, whole processors, processes and threads. */
   readonly sandboxMemoryMb: number;
@@ -135,14 +135,6 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     meaning: "Path of the engine's unix socket, Podman's included.",
     danger: 'Whoever may use it is root on this machine.',
     parse: (text) => path.resolve(text),
-  },
-  dockerNetwork: {
-    name: 'BERTH_DOCKER_NETWORK',
-    default: 'berth-sandboxes',
-    meaning:
-      "Network of the containers; made when missing, such that they cannot reach each other. On Podman the first part of their networks' names.",
-    danger: 'One made by hand needs `com.docker.network.bridge.enable_icc=false`.',
-    parse: parseName,
   },
   runtimeImage: {
     name: 'BERTH_RUNTIME_IMAGE',
@@ -299,6 +291,7 @@ const settings: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   },
   ...doorSettings,
   ...limitsSettings,
+  ...egressSettings,
   ...archiveSettings,
 };
 
@@ -400,11 +393,6 @@ function parseRunDir(text: string): string {
 function parseDriver(text: string): 'local' | 'docker' {
   if (text === 'kubernetes') throw new Error(`is ${text}, but this version has no such driver, only local and docker`);
   return parseWord(text, ['local', 'docker']);
-}
-
-function parseName(text: string): string {
-  if (/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/.test(text)) return text;
-  throw new Error('must be a name of letters, digits, dots, dashes and underscores');
 }
 
 function parseImage(text: string): string {

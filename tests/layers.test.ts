@@ -12,13 +12,14 @@ import ts from 'typescript';
 
 /** What each room may import of ours besides itself. A file at the root of `src` is a room of its own name. */
 const ARROWS: Readonly<Record<string, readonly string[]>> = {
-  cmd: ['app', 'config', 'runtime', 'client', 'core', 'cli'],
+  cmd: ['app', 'config', 'runtime', 'egress', 'client', 'core', 'cli'],
   app: [
     'config',
     'core',
     'api',
     'gateway',
     'drivers',
+    'egress',
     'registry',
     'storage',
     'recordings',
@@ -30,6 +31,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   api: ['core', 'recordings'],
   gateway: ['core'],
   drivers: ['core'],
+  egress: ['core'],
   registry: ['core'],
   storage: ['core'],
   recordings: ['core'],
@@ -50,6 +52,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   commander: ['src/cli/'],
   dockerode: ['src/drivers/'],
   'http-proxy': ['src/api/'],
+  'proxy-chain': ['src/egress/'],
   koa: ['src/api/'],
   '@koa/router': ['src/api/'],
   'prom-client': ['src/api/'],

@@ -116,6 +116,27 @@ function totals(registry: Registry, counters: Counters): void {
     },
   });
   new Counter({
+    name: 'berth_egress_denied_total',
+    help: 'Connections that sandboxes were refused, by what closed their target.',
+    labelNames: ['rule'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [rule, times] of Object.entries(counters.egress.denied)) this.inc({ rule }, times);
+    },
+  });
+  new Counter({
+    name: 'berth_egress_bytes_total',
+    help: "Bytes through the sandboxes' way out, of finished connections: out is from sandboxes, in is to them.",
+    labelNames: ['direction'],
+    registers,
+    collect() {
+      this.reset();
+      this.inc({ direction: 'out' }, counters.egress.sent);
+      this.inc({ direction: 'in' }, counters.egress.received);
+    },
+  });
+  new Counter({
     name: 'berth_refusals_total',
     help: 'Answers of 400 and above, WebSocket upgrades included, by error.',
     labelNames: ['error'],

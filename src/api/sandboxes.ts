@@ -1,6 +1,7 @@
 import type { Router } from '@koa/router';
 import type { Context } from 'koa';
 import { sees } from '../core/access.ts';
+import type { EgressSpec } from '../core/egress.ts';
 import { AppError } from '../core/errors.ts';
 import type { SandboxInfo } from '../core/live.ts';
 import { isoTime } from '../core/recording.ts';
@@ -119,10 +120,16 @@ function sandboxView(ctx: Context, info: SandboxInfo, urls: Urls): object {
     recording: { mode: spec.recording, ...(over || !status ? { state: 'off' } : status.recorder) },
     viewport: spec.viewport,
     metadata: spec.metadata,
+    ...(spec.egress ? { egress: egressView(spec.egress) } : {}),
     browserRestarts: status?.browserRestarts ?? 0,
     startStages: status?.stages ?? {},
     // The addresses carry tickets, for looking alone where the caller may do no more.
     ...(!over && mayUse ? { cdpUrl: urls.automation(ctx, info) } : {}),
     ...(over ? {} : { vncUrl: urls.livestream(ctx, info), liveViewUrl: urls.live(ctx, info) }),
   };
+}
+
+/** Without the proxy's credentials, sealed as they are. */
+function egressView({ proxy, ...lists }: EgressSpec): EgressSpec {
+  return proxy ? { ...lists, proxy: { url: proxy.url } } : lists;
 }

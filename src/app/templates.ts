@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Validator } from '../api/validate.ts';
+import { assertEgress } from '../core/egress.ts';
 import type { Template } from '../core/sandboxes.ts';
 
 /** As `templateName` may be. */
@@ -31,7 +32,9 @@ export async function loadTemplates(
     if (!NAME.test(name))
       throw wrong(`"${name}" cannot be the name of a template: letters, digits, - and _, at most 64`);
     try {
-      templates.set(name, validator.body<Template>('createSandbox', fields));
+      const template = validator.body<Template>('createSandbox', fields);
+      if (template.egress) assertEgress(template.egress);
+      templates.set(name, template);
     } catch (err) {
       throw wrong(`${name}: ${(err as Error).message}`);
     }

@@ -821,7 +821,23 @@ export interface components {
             metadata?: {
                 [key: string]: string;
             };
+            /** @description What its pages may reach, of what the operator leaves open. Hosts (`example.com`, `*.example.com`), addresses and CIDRs. */
+            egress?: {
+                /** @description Only these. Left out: everything that is open. */
+                allow?: components["schemas"]["EgressList"];
+                /** @description None of these; wins over allow. */
+                deny?: components["schemas"]["EgressList"];
+                /** @description Everything goes through this proxy, which resolves the names. Its own address has to be one that the operator leaves open. */
+                proxy?: {
+                    /** @description http, https or socks5, without user and password. */
+                    url: string;
+                    username?: string;
+                    /** @description Kept encrypted and never answered. */
+                    password?: string;
+                };
+            };
         };
+        EgressList: string[];
         ChangeSandbox: {
             sandboxIdleTimeoutSeconds?: number;
             /** @description Counted from the creation. */
@@ -929,6 +945,14 @@ export interface components {
             };
             metadata: {
                 [key: string]: string;
+            };
+            /** @description As it was asked for; absent when it was not. */
+            egress?: {
+                allow?: components["schemas"]["EgressList"];
+                deny?: components["schemas"]["EgressList"];
+                proxy?: {
+                    url: string;
+                };
             };
             browserRestarts: number;
             /** @description Milliseconds from the runtime's start to each stage. Empty for a sandbox that was started ahead of demand. */
@@ -1311,6 +1335,7 @@ export type SchemaNewTicket = components['schemas']['NewTicket'];
 export type SchemaSession = components['schemas']['Session'];
 export type SchemaAuditEntry = components['schemas']['AuditEntry'];
 export type SchemaCreateSandbox = components['schemas']['CreateSandbox'];
+export type SchemaEgressList = components['schemas']['EgressList'];
 export type SchemaChangeSandbox = components['schemas']['ChangeSandbox'];
 export type SchemaBrowserClose = components['schemas']['BrowserClose'];
 export type SchemaActivity = components['schemas']['Activity'];

@@ -52,6 +52,8 @@ export interface RuntimeConfig {
   readonly forgetConfig: boolean;
   /** Where segments are written; outlives the sandbox. */
   readonly recordingsDir: string;
+  /** The unix socket of the sandbox's way out, see {@link Egress}. */
+  readonly egressSocket: string;
   /** Where the browser puts what it downloads, made by the driver; outlives the sandbox. Absent: in {@link dir}, and gone with it. */
   readonly downloadsDir?: string;
   /** What downloads may take, in MiB; over it the browser is ended. Absent: no limit. */
@@ -105,8 +107,20 @@ export interface Driver {
   claim(handle: string, spec: SandboxSpec): Promise<ClaimedSandbox | undefined>;
   /** Why a sandbox whose runtime is gone has ended: what it left word of, or what the engine knows. Asked before `stop`. */
   autopsy?(id: string): Promise<EndedReason | undefined>;
-  /** Removes what is shared by all sandboxes, when none is left. */
-  close?(): Promise<void>;
+}
+
+/**
+ * The only way out of sandboxes: a proxy outside of them, which connects for them where the rules let it. A unix socket for
+ * each sandbox tells whose traffic it is.
+ */
+export interface Egress {
+  /**
+   * Opens the way out at this socket, whose folder is there, by what the spec says, and keeps it open. One that is open gets
+   * other rules, and its connections end. Resolves when it holds.
+   */
+  open(socket: string, spec: SandboxSpec): Promise<void>;
+  /** Ends its connections, too. Idempotent; never rejects. */
+  close(socket: string): Promise<void>;
 }
 
 /** Our end of the control connection to a runtime. */

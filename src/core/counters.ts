@@ -1,3 +1,4 @@
+import { EGRESS_REFUSALS, type EgressRefusal } from './egress.ts';
 import { AppError, ERRORS, type ErrorName } from './errors.ts';
 
 /** Which way bytes go through the gateway. livestream is RFB, also on `/ws/liveview`; http is bodies only. */
@@ -18,6 +19,13 @@ export class Counters {
   };
   /** Answers of 400 and above by their row of {@link ERRORS}; each row is there from the start. */
   readonly refusals = new Map<ErrorName, number>((Object.keys(ERRORS) as ErrorName[]).map((name) => [name, 0]));
+
+  /** Of the sandboxes' way out: connections refused, by what closed their target, and bytes of finished ones from and to sandboxes. */
+  readonly egress = {
+    denied: Object.fromEntries(EGRESS_REFUSALS.map((refusal) => [refusal, 0])) as Record<EgressRefusal, number>,
+    sent: 0,
+    received: 0,
+  };
 
   /** Frames of recordings that their recorders had no time to take; of segments that are closed. */
   droppedFrames = 0;

@@ -1,3 +1,5 @@
+import type { EgressSpec } from './egress.ts';
+
 /** CREATING: being started. READY: Chromium and the VNC server both answered. TERMINATED: ended on purpose. FAILED: ended by a fault. */
 export type SandboxState = 'CREATING' | 'READY' | 'TERMINATED' | 'FAILED';
 
@@ -64,6 +66,8 @@ export interface SandboxSpec {
   /** Absent in those made before there was a choice: collaborative. */
   readonly control?: ControlMode;
   readonly metadata: Readonly<Record<string, string>>;
+  /** What it may reach; absent: whatever the operator leaves open. */
+  readonly egress?: EgressSpec;
   /** Of a create with an `Idempotency-Key`. It lies with the sandbox, so that a service that was restarted knows it again. */
   readonly idempotency?: Idempotency;
   /** Started ahead of demand and nobody's yet: names what it was made of, so that one made of something else is not handed out. */

@@ -4,6 +4,7 @@ import type { Admission } from './admission.ts';
 import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
 import type { Control, Onlooker, Viewer } from './control.ts';
 import type { PoolSize } from './demand.ts';
+import { assertEgress, type EgressInput, sealedEgress } from './egress.ts';
 import { AppError } from './errors.ts';
 import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
@@ -42,6 +43,7 @@ export interface CreateInput {
   readonly recordingSegmentSeconds?: number;
   readonly viewport?: { readonly width: number; readonly height: number };
   readonly metadata?: Readonly<Record<string, string>>;
+  readonly egress?: EgressInput;
 }
 
 /** What a caller may change; null removes a key of the metadata (RFC 7396). Seconds. */
@@ -77,6 +79,8 @@ export interface SandboxesOptions {
   readonly poolSizes: ReadonlyMap<string, PoolSize>;
   /** Looks at each sandbox when it begins and after each change. */
   readonly saw: (info: SandboxInfo) => void;
+  /** Makes what is secret fit to be written down. */
+  readonly seal: (text: string, context: string) => string;
   readonly log: Log;
 }
 
@@ -100,7 +104,11 @@ export class Sandboxes {
     this.#pool = new Pool({
       ...options,
       sizes: options.poolSizes,
-      plain: (templateName, id) => this.#specOf('', { templateName, sandboxId: id }, undefined),
+      plain: (templateName, id) => {
+        // What it may reach is said when it is claimed: nothing on its inside depends on it.
+        const { egress, ...spec } = this.#specOf('', { templateName, sandboxId: id }, undefined);
+        return spec;
+      },
       living: () => this.#live.size,
       onNotRemoved: (id) => this.#removals.add(id),
     });
@@ -149,7 +157,9 @@ export class Sandboxes {
     assertMayChange(principal);
     if (this.#closing) throw new AppError('SHUTTING_DOWN', 'Berth is shutting down and takes no new sandboxes.');
     const idempotency =
-      idempotencyKey === undefined ? undefined : idempotencyOf(principal.tenant, idempotencyKey, input);
+      idempotencyKey === undefined
+        ? undefined
+        : idempotencyOf(principal.tenant, idempotencyKey, withoutCredentials(input));
     const earlier = idempotency && this.#keys.earlier(idempotency);
     if (earlier) return this.#createdBefore(earlier, wait, signal);
     const own = this.live().filter(({ spec }) => spec.owner === principal.tenant);
@@ -401,6 +411,7 @@ export class Sandboxes {
       throw new AppError('SANDBOX_EXISTS', `sandboxId: "${id}" is taken.`);
     }
     const asked = { ...template, ...input };
+    if (asked.egress) assertEgress(asked.egress);
     return {
       id,
       owner,
@@ -420,9 +431,16 @@ export class Sandboxes {
       activity: asked.activity ?? DEFAULTS.activity,
       control: asked.control ?? DEFAULTS.control,
       metadata: { ...template.metadata, ...input.metadata },
+      ...(asked.egress ? { egress: sealedEgress(asked.egress, id, this.#options.seal) } : {}),
       ...(idempotency ? { idempotency } : {}),
     };
   }
+}
+
+/** For a hash that is kept: from that of a short password the password could be guessed. */
+function withoutCredentials(input: CreateInput): CreateInput {
+  const { proxy, ...lists } = input.egress ?? {};
+  return proxy ? { ...input, egress: { ...lists, proxy: { url: proxy.url } } } : input;
 }
 
 /** Throws INVALID_REQUEST when there would be too many keys. */

@@ -3,13 +3,21 @@ import { chmod, chown, lstat, mkdir, readdir, readFile, rename, rm, writeFile } 
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
-import type { ClaimedSandbox, Driver, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
+import type { ClaimedSandbox, Driver, Egress, FoundSandbox, RuntimeAddress, RuntimeConfig } from '../core/contracts.ts';
 import { accepts } from '../core/endpoint.ts';
 import { AppError } from '../core/errors.ts';
 import type { EndedReason, EndedSandbox, SandboxSpec } from '../core/sandbox.ts';
 import { isEndedReason } from '../core/status.ts';
 import { linkClaim, readClaim, writeClaim } from './claims.ts';
-import { downloadsOf, FOLDER_NAME, folderOf, prepareDownloads, prepareRunDir, secretOf } from './folders.ts';
+import {
+  downloadsOf,
+  egressSocketOf,
+  FOLDER_NAME,
+  folderOf,
+  prepareDownloads,
+  prepareRunDir,
+  secretOf,
+} from './folders.ts';
 import { startOrUndo } from './start.ts';
 
 /** What one container may use: megabytes of memory (no swap on top), processors, processes and threads. */
@@ -24,8 +32,6 @@ export interface DockerDriverOptions {
   /** The engine's unix socket. */
   readonly engineSocket: string;
   readonly image: string;
-  /** Created when missing, removed at the end when nobody uses it. On Podman the beginning of the sandboxes' networks' names. */
-  readonly network: string;
   /** Text of the seccomp profile. */
   readonly seccomp: string;
   readonly limits: DockerLimits;
@@ -37,6 +43,7 @@ export interface DockerDriverOptions {
   readonly startTimeoutSeconds: number;
   /** What the downloads of one sandbox may take, in MiB. */
   readonly downloadsMb: number;
+  readonly egress: Egress;
 }
 
 /** The image's own user, used when we are root; else the container runs as we do, so that its files are ours. */
@@ -44,6 +51,7 @@ const IMAGE_USER = { uid: 10_001, gid: 10_001 };
 /** Paths inside the container, as runtime-image/Dockerfile has them. */
 const INSIDE = {
   mount: '/run/berth',
+  egress: '/run/egress',
   recordings: '/recordings',
   downloads: '/downloads',
   dir: '/sandbox/box',
@@ -73,8 +81,6 @@ export class DockerDriver implements Driver {
   readonly #docker: Docker;
   /** Tells our containers from those of another Berth on the same engine. */
   readonly #service: string;
-  /** The look for the network that is under way. */
-  #network: Promise<void> | undefined;
   #podman: boolean | undefined;
 
   constructor(options: DockerDriverOptions) {
@@ -101,7 +107,8 @@ export class DockerDriver implements Driver {
   start(spec: SandboxSpec, signal: AbortSignal): Promise<RuntimeAddress> {
     return startOrUndo(this, spec.id, async () => {
       const podman = await this.#isPodman();
-      await Promise.all([this.#networkFor(spec.id, podman), this.#prepareFolders(spec)]);
+      await this.#prepareFolders(spec);
+      await this.#options.egress.open(egressSocketOf(this.#dirOf(spec.id)), spec);
       signal.throwIfAborted();
       // Neither call is cut short: the engine would finish it all the same, after we had removed what was not there yet.
       const container = await this.#docker.createContainer(this.#containerOf(spec, podman));
@@ -120,7 +127,7 @@ export class DockerDriver implements Driver {
     // 409: somebody is removing it already.
     await container.remove({ force: true, v: true }).catch(onlyStatus(404, 409));
     for (let i = 0; (await container.inspect().catch(onlyStatus(404))) && i < 100; i++) await sleep(100);
-    if (await this.#isPodman()) await this.#docker.getNetwork(this.#ownNetwork(handle)).remove().catch(unlessUsed);
+    await this.#options.egress.close(egressSocketOf(this.#dirOf(handle)));
     for (const path of [this.#dirOf(handle), this.#pooledDirOf(handle), this.#dirOf(id)]) {
       await rm(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
     }
@@ -130,11 +137,8 @@ export class DockerDriver implements Driver {
     const filters = { label: [`${LABEL.service}=${this.#service}`] };
     const containers = await this.#docker.listContainers({ all: true, filters });
     const found = await Promise.all(containers.map((c) => this.#foundOf(c)));
-    // Networks and folders whose container is gone: the service was killed between removing the two.
+    // Folders whose container is gone: the service was killed between removing the two.
     const handles = new Set(containers.map((c) => c.Labels[LABEL.id] ?? ''));
-    for (const { Name, Labels } of await this.#docker.listNetworks({ filters })) {
-      if (!handles.has(Labels?.[LABEL.id] ?? '')) await this.#docker.getNetwork(Name).remove().catch(unlessUsed);
-    }
     const dirs = new Set([...handles, ...found.map((f) => f.spec.id)].map((id) => this.#dirOf(id)));
     for (const name of await readdir(this.#options.runDir).catch(() => [])) {
       const dir = join(this.#options.runDir, name);
@@ -147,9 +151,9 @@ export class DockerDriver implements Driver {
   }
 
   async shape(): Promise<string> {
-    const { image, network, seccomp, limits, downloadsMb, startTimeoutSeconds } = this.#options;
+    const { image, seccomp, limits, downloadsMb, startTimeoutSeconds } = this.#options;
     const { Id } = await this.#docker.getImage(image).inspect();
-    return JSON.stringify({ Id, network, seccomp, limits, downloadsMb, startTimeoutSeconds });
+    return JSON.stringify({ Id, seccomp, limits, downloadsMb, startTimeoutSeconds });
   }
 
   async claim(handle: string, spec: SandboxSpec): Promise<ClaimedSandbox | undefined> {
@@ -163,8 +167,9 @@ export class DockerDriver implements Driver {
     await rm(this.#downloadsOf(spec), { recursive: true, force: true });
     await move(this.#downloadsOf(pooled), this.#downloadsOf(spec));
     await rm(this.#pooledDirOf(handle), { recursive: true, force: true });
+    await this.#options.egress.open(egressSocketOf(this.#dirOf(handle)), spec);
     const { recordings: recordingsDir, downloads: downloadsDir } = INSIDE;
-    const runtime = { spec, recordingsDir, downloadsDir, tombstone: `${INSIDE.mount}/ended.json` };
+    const runtime = { spec: withoutEgress(spec), recordingsDir, downloadsDir, tombstone: `${INSIDE.mount}/ended.json` };
     return { address: this.#addressOf(handle), runtime };
   }
 
@@ -183,18 +188,15 @@ export class DockerDriver implements Driver {
     return undefined;
   }
 
-  /** Removes the network when no other service's sandboxes are on it. */
-  async close(): Promise<void> {
-    if (await this.#isPodman()) return;
-    await this.#docker.getNetwork(this.#options.network).remove().catch(unlessUsed);
-  }
-
   async #foundOf(container: Docker.ContainerInfo): Promise<FoundSandbox> {
     const made = JSON.parse(container.Labels[LABEL.spec] ?? '{}') as SandboxSpec;
     const claim = await readClaim(this.#dirOf(made.id));
     if (claim) await linkClaim(this.#options.runDir, claim);
     const spec = claim?.spec ?? made;
-    if (container.State === 'running') return { spec, address: this.#addressOf(made.id) };
+    if (container.State === 'running') {
+      await this.#options.egress.open(egressSocketOf(this.#dirOf(made.id)), spec).catch(() => {}); // told by whoever opens it
+      return { spec, address: this.#addressOf(made.id) };
+    }
     const told = await this.#lastWordOf(spec.id);
     const reason = told?.reason ?? (await this.autopsy(spec.id)) ?? 'failed: the container ended without a word';
     const ended: EndedSandbox = {
@@ -222,11 +224,6 @@ export class DockerDriver implements Driver {
 
   #nameOf(id: string): string {
     return `berth-${this.#service.slice(0, 8)}-${id}`;
-  }
-
-  /** The network of one sandbox, on Podman. */
-  #ownNetwork(id: string): string {
-    return `${this.#options.network}-${this.#nameOf(id)}`;
   }
 
   /** Lies beside the folder that the container sees. */
@@ -269,11 +266,12 @@ export class DockerDriver implements Driver {
     const mount = join(this.#dirOf(spec.id), 'm');
     await prepareRunDir(runDir);
     const config: RuntimeConfig = {
-      spec,
+      spec: withoutEgress(spec),
       secret: this.#addressOf(spec.id).secret,
       endpoint: { path: `${INSIDE.mount}/s` },
       dir: INSIDE.dir,
       vncSocket: `${INSIDE.mount}/v`,
+      egressSocket: `${INSIDE.egress}/s`,
       notify: false,
       forgetConfig: true,
       recordingsDir: INSIDE.recordings,
@@ -291,6 +289,8 @@ export class DockerDriver implements Driver {
       await chown(folder, uid, gid);
     }
     await prepareDownloads(this.#downloadsOf(spec), { uid, gid });
+    // Ours: what the sandbox could write to, it could put a link in, and we work in there.
+    await mkdir(dirname(egressSocketOf(this.#dirOf(spec.id))), { mode: 0o711 });
     const file = join(mount, 'runtime.json');
     await writeFile(file, JSON.stringify(config), { mode: 0o400, flag: 'wx' });
     await chown(file, uid, gid);
@@ -300,7 +300,7 @@ export class DockerDriver implements Driver {
   }
 
   #containerOf(spec: SandboxSpec, podman: boolean): Docker.ContainerCreateOptions {
-    const { image, network, seccomp, limits } = this.#options;
+    const { image, seccomp, limits } = this.#options;
     const { uid, gid } = this.#user;
     const memory = limits.memoryMb * 1024 * 1024;
     return {
@@ -319,9 +319,11 @@ export class DockerDriver implements Driver {
       // Longer than ffmpeg is given to finish its file.
       StopTimeout: 30,
       HostConfig: {
-        NetworkMode: podman ? this.#ownNetwork(spec.id) : network,
+        // A loopback interface and nothing else: no other sandbox, no host, no DNS, no packet that is not TCP through the way out.
+        NetworkMode: 'none',
         Binds: [
           `${join(this.#dirOf(spec.id), 'm')}:${INSIDE.mount}`,
+          `${dirname(egressSocketOf(this.#dirOf(spec.id)))}:${INSIDE.egress}:ro`,
           `${this.#recordingsOf(spec)}:${INSIDE.recordings}`,
           `${this.#downloadsOf(spec)}:${INSIDE.downloads}`,
         ],
@@ -363,40 +365,10 @@ export class DockerDriver implements Driver {
     }
   }
 
-  /** Asks once: the two engines contradict each other (seccomp) or promise what they do not keep (icc), and say so in no other way. */
+  /** Asks once: the two engines contradict each other (seccomp), and say so in no other way. */
   async #isPodman(): Promise<boolean> {
     this.#podman ??= ((await this.#docker.version()).Components ?? []).some((c) => c.Name === 'Podman Engine');
     return this.#podman;
-  }
-
-  /** A network on which the sandbox reaches no other sandbox. */
-  #networkFor(id: string, podman: boolean): Promise<void> {
-    // Podman ignores enable_icc: containers on one network always reach each other. But it isolates each network that was
-    // made through this API from all others made so, hence a network for each sandbox.
-    if (podman) {
-      return this.#ensureNetwork(this.#ownNetwork(id), { [LABEL.service]: this.#service, [LABEL.id]: id });
-    }
-    // One for all, since Docker by default has no room for more than some thirty networks. Looked for before each start, since
-    // `docker network prune` takes it away whenever no sandbox is there; one look for all that start at once.
-    this.#network ??= this.#ensureNetwork(this.#options.network, { 'berth.network': '1' }).finally(() => {
-      this.#network = undefined;
-    });
-    return this.#network;
-  }
-
-  async #ensureNetwork(network: string, labels: Record<string, string>): Promise<void> {
-    if (await this.#docker.getNetwork(network).inspect().catch(onlyStatus(404))) return;
-    await this.#docker
-      .createNetwork({
-        Name: network,
-        CheckDuplicate: true,
-        Driver: 'bridge',
-        // Containers on it cannot reach each other (the engine's "inter-container communication").
-        Options: { 'com.docker.network.bridge.enable_icc': 'false' },
-        Labels: labels,
-      })
-      // Another start or service was faster.
-      .catch(onlyStatus(409));
   }
 }
 
@@ -414,9 +386,9 @@ function onlyStatus(...statuses: number[]): (err: { statusCode?: number }) => un
   };
 }
 
-/** Removing a network is refused while a container is on it: Docker with 403 or 409, Podman with 500. */
-function unlessUsed(err: { statusCode?: number; message?: string }): void {
-  if (!err.message?.includes('network is being used')) onlyStatus(403, 404, 409)(err);
+/** The sandbox has no use for it: who lets it out is on our side. */
+function withoutEgress({ egress, ...spec }: SandboxSpec): SandboxSpec {
+  return spec;
 }
 
 /** The runtime's last word. It comes out of the sandbox, so nothing in it is believed that is not of the right form. */

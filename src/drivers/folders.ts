@@ -12,6 +12,11 @@ export function folderOf(runDir: string, id: string): string {
   return join(runDir, createHash('sha256').update(id).digest('hex').slice(0, 12));
 }
 
+/** The socket of a sandbox's way out, in a folder of its own, where nothing in the sandbox can write. */
+export function egressSocketOf(dir: string): string {
+  return join(dir, 'e', 's');
+}
+
 /** Where a sandbox's downloads lie. */
 export function downloadsOf(dataDir: string, id: string): string {
   return join(dataDir, 'downloads', id);

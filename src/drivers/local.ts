@@ -7,6 +7,7 @@ import type { Readable } from 'node:stream';
 import {
   type ClaimedSandbox,
   type Driver,
+  type Egress,
   type FoundSandbox,
   type RuntimeAddress,
   type RuntimeConfig,
@@ -19,6 +20,7 @@ import { behind, dangles, linkClaim, readClaim, writeClaim } from './claims.ts';
 import { readJson } from './files.ts';
 import {
   downloadsOf,
+  egressSocketOf,
   FOLDER_NAME,
   folderOf,
   openToPassers,
@@ -45,6 +47,7 @@ export interface LocalDriverOptions {
   readonly startTimeoutSeconds: number;
   /** What the downloads of one sandbox may take, in MiB. */
   readonly downloadsMb: number;
+  readonly egress: Egress;
   /** PATH and TZ of the service; the runtime inherits these and nothing else. */
   readonly env: { readonly PATH: string; readonly TZ?: string };
   /** Told once when Chromium has to run without its own sandbox, or when downloads cannot be kept. */
@@ -91,6 +94,8 @@ export class LocalDriver implements Driver {
       const dir = this.#dirOf(spec.id);
       await mkdir(dir, { mode: 0o711 });
       const config = await this.#configOf(spec);
+      await mkdir(dirname(config.egressSocket), { mode: 0o700 });
+      await this.#options.egress.open(config.egressSocket, spec);
       await writeFile(join(dir, 'runtime.json'), JSON.stringify(config), { mode: 0o600 });
       await this.#spawnRuntime(dir, signal);
       return this.#addressOf(spec.id);
@@ -105,6 +110,7 @@ export class LocalDriver implements Driver {
     // themselves when it is killed, and one that is stuck does not.
     await endProcessesOf(dir, config?.user?.uid);
     if (config) await removeTracesOfX(config.user);
+    await this.#options.egress.close(egressSocketOf(dir));
     await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
     await rm(link, { force: true });
     await rm(this.#tombstoneOf(id), { force: true });
@@ -133,7 +139,10 @@ export class LocalDriver implements Driver {
       if (claim) await linkClaim(this.#options.runDir, claim);
       const spec = claim?.spec ?? config?.spec;
       if (!config || !spec) await rm(dir, { recursive: true, force: true });
-      else if (!buried.has(this.#dirOf(spec.id))) found.push({ spec, address: this.#addressOf(config.spec.id) });
+      else if (!buried.has(this.#dirOf(spec.id))) {
+        await this.#options.egress.open(egressSocketOf(dir), spec).catch(() => {}); // told by whoever opens it
+        found.push({ spec, address: this.#addressOf(config.spec.id) });
+      }
     }
     return found;
   }
@@ -150,6 +159,7 @@ export class LocalDriver implements Driver {
     const config = await readConfig(this.#dirOf(handle));
     if (!config) throw new Error('its folder is gone');
     await writeClaim(this.#options.runDir, { handle, spec });
+    await this.#options.egress.open(config.egressSocket, spec);
     return { address: this.#addressOf(handle), runtime: { spec, ...(await this.#keptOf(spec, config.user)) } };
   }
 
@@ -185,6 +195,7 @@ export class LocalDriver implements Driver {
       dir: this.#dirOf(spec.id),
       // In the browser user's own folder, so it needs no password of its own.
       vncSocket: join(this.#dirOf(spec.id), 'h', 'v'),
+      egressSocket: egressSocketOf(this.#dirOf(spec.id)),
       notify: true,
       // The driver reads it again, and the browser's user cannot.
       forgetConfig: false,

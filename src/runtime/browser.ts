@@ -15,6 +15,9 @@ export interface DevTools {
   readonly browserPath: string;
 }
 
+/** No name of the internet's (RFC 6761). */
+const EGRESS_HOST = 'egress.invalid';
+
 /** Chromium features that cost start time, reach for the network, or freeze tabs that a client still drives. */
 const DISABLED_FEATURES = [
   'Translate',
@@ -33,7 +36,7 @@ const DISABLED_FEATURES = [
 ];
 
 /** The command line of Chromium, one reason per group. */
-function chromiumArgs(config: RuntimeConfig): string[] {
+function chromiumArgs(config: RuntimeConfig, egressPort: number): string[] {
   const { width, height } = config.spec.viewport;
   return [
     // Port 0: Chromium takes a free one itself and prints it. It listens on loopback only, whatever one asks (since M113).
@@ -69,6 +72,11 @@ function chromiumArgs(config: RuntimeConfig): string[] {
     // A process less, and 15 MB of 116 that nothing else shares (docs/performance.md). It costs no wall: on Linux Chromium
     // starts its network process without a sandbox (--service-sandbox-type=none).
     '--enable-features=NetworkServiceInProcess2',
+    // Everything goes through the way out, what is on a loopback address too. Only its name can be resolved, wherever a
+    // context of a client's asks to go instead.
+    ...[`--proxy-server=http://${EGRESS_HOST}:1`, '--proxy-bypass-list=<-loopback>'],
+    `--host-resolver-rules=MAP ${EGRESS_HOST} 127.0.0.1:${egressPort}, MAP * ~NOTFOUND`,
+    '--webrtc-ip-handling-policy=disable_non_proxied_udp',
     ...['--window-position=0,0', `--window-size=${width},${height}`, '--start-maximized'],
     // --test-type hides the warning bar that would cover part of every screenshot.
     ...(config.chromiumSandbox ? [] : ['--no-sandbox', '--test-type']),
@@ -76,10 +84,11 @@ function chromiumArgs(config: RuntimeConfig): string[] {
   ];
 }
 
-/** Starts Chromium on the display; resolves once a `Browser.getVersion` over the connection that it hands out was answered. */
+/** Starts Chromium on the display, its proxy being at this port of our loopback; resolves once a `Browser.getVersion` over the connection that it hands out was answered. */
 export async function startBrowser(
   config: RuntimeConfig,
   display: number,
+  egressPort: number,
   signal: AbortSignal,
 ): Promise<{ child: Child; devtools: DevTools; cdp: Cdp }> {
   const profile = profileOf(config);
@@ -89,7 +98,7 @@ export async function startBrowser(
   const child = new Child({
     name: 'Chromium',
     command: config.chromium,
-    args: chromiumArgs(config),
+    args: chromiumArgs(config, egressPort),
     env: childEnv(config, display),
     cwd: homeOf(config),
     user: config.user,

@@ -16,6 +16,7 @@ import { Activity, type LifeLimits } from './activity.ts';
 import { type DevTools, startBrowser } from './browser.ts';
 import { downloadsOf, moveDownloads, prepareHome, startOpenbox, startXvfb, stopXvfb } from './desktop.ts';
 import { MIB, trimDownloads, watchDownloads } from './downloads.ts';
+import { listenForBrowser } from './egress.ts';
 import { oomKills } from './memory.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
@@ -105,6 +106,7 @@ export class Supervisor {
   async #startParts(signal: AbortSignal): Promise<void> {
     prepareHome(this.#config);
     this.#xvfb = startXvfb(this.#config, signal);
+    const egressPort = await listenForBrowser(this.#config.egressSocket);
     const { child, display } = await this.#xvfb;
     this.#stage('xvfb');
     // Everything on the screen lives in the X server, so its end is the end of the sandbox.
@@ -122,7 +124,12 @@ export class Supervisor {
       }),
       this.#keep('browser', async () => {
         this.#setDevTools(undefined);
-        const { child, devtools, cdp } = await startBrowser(this.#config, display, startLimit(signal, this.#state));
+        const { child, devtools, cdp } = await startBrowser(
+          this.#config,
+          display,
+          egressPort,
+          startLimit(signal, this.#state),
+        );
         const watcher = new Watcher(cdp, (why) => void this.#endBrowser(child, why));
         this.#watcher = watcher;
         this.#browserEnding = undefined;

@@ -1,6 +1,6 @@
 /** (j) A page with 100 images, loaded by puppeteer that listens to its requests: as a ratio to the direct way, all on one CPU, in turns. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { type DriverName, type Site, serveSite } from '../e2e/drivers.ts';
+import { serveSite } from '../e2e/drivers.ts';
 import { type Contender, contenders, directOf, wayOf } from './contenders.ts';
 import { cpuMs, spread } from './measure.ts';
 import { type Row, runPart } from './part.ts';
@@ -23,14 +23,10 @@ interface Round extends Loads {
 await runPart('pageload', 300, async (bench) => {
   const [rounds, count, images] = bench.quick ? [1, 1, 10] : [5, 3, 100];
   const all = await contenders(bench, { pin: true, program: 'loader' });
-  const sites = new Map<DriverName, Site>();
-  for (const { driver } of all) {
-    if (!sites.has(driver)) sites.set(driver, await serveSite((req, res) => answer(images, req, res), driver));
-  }
+  const site = await serveSite((req, res) => answer(images, req, res));
   const take = async (one: Contender): Promise<Round> => {
     const before = cpuMs(one.relays);
-    const { url: site } = sites.get(one.driver) as Site;
-    const request: LoadRequest = { site, requests: images + 1, count };
+    const request: LoadRequest = { site: site.url, requests: images + 1, count };
     const { p50 } = await one.client.ask<Loads>(request);
     return { p50, cpu: (cpuMs(one.relays) - before) / (count + 1) };
   };
@@ -40,7 +36,7 @@ await runPart('pageload', 300, async (bench) => {
     done = round + 1;
     for (const one of all) found.get(one)?.push(await take(one));
   }
-  for (const site of sites.values()) site.close();
+  site.close();
   const rows = all.map((one): Row => {
     const mine = found.get(one) as Round[];
     const direct = directOf(one, all);

@@ -5,12 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { LocalDriver } from '../../src/drivers/local.ts';
 import { pidsBelow } from '../e2e/drivers.ts';
 import { driverContract } from './driver.ts';
+import { EgressBook } from './egress-book.ts';
 
 driverContract('local', async () => {
   const base = mkdtempSync(join(tmpdir(), 'bt-'));
   chmodSync(base, 0o711);
   const runDir = join(base, 'r');
   const dataDir = join(base, 'd');
+  const egress = new EgressBook();
   const make = (): LocalDriver =>
     new LocalDriver({
       runDir,
@@ -20,12 +22,14 @@ driverContract('local', async () => {
       masterKey: Buffer.alloc(32, 7),
       startTimeoutSeconds: 40,
       downloadsMb: 100,
+      egress,
       env: { PATH: process.env.PATH ?? '' },
       warn: () => {},
     });
   const driver = make();
   return {
     driver,
+    egress,
     again: make,
     async leftovers() {
       return [...pidsBelow(runDir).map((pid) => `process ${pid}`), ...readdirSync(runDir)];

@@ -5,10 +5,13 @@ import type { Driver, RuntimeAddress, RuntimeLink } from '../../src/core/contrac
 import { AppError } from '../../src/core/errors.ts';
 import { DEFAULTS, type SandboxSpec, type SandboxStatus } from '../../src/core/sandbox.ts';
 import { openRuntimeLink } from '../../src/runtime/link.ts';
+import type { EgressBook } from './egress-book.ts';
 
 /** What the suite needs of a driver under test. */
 export interface DriverUnderTest {
   readonly driver: Driver;
+  /** Of all drivers on these folders. */
+  readonly egress: EgressBook;
   /** A second driver on the same folders, as after a restart of the service. */
   again(): Driver;
   /** What is there of sandboxes: processes, containers, folders. Empty when nothing is left. */
@@ -86,10 +89,14 @@ export function driverContract(name: string, make: () => Promise<DriverUnderTest
       const address = await it_.driver.start(wanted, AbortSignal.timeout(LIMIT_MS));
       const link = await ready(address);
       assert.ok(link.status.devtools?.browserPath.startsWith('/devtools/browser/'));
+      assert.deepEqual([...it_.egress.open_.values()], [wanted], 'its way out is open');
+      it_.egress.open_.clear();
       const [found, ...others] = await it_.again().list();
       assert.deepEqual(found, { spec: wanted, address });
       assert.equal(others.length, 0);
+      assert.deepEqual([...it_.egress.open_.values()], [wanted], 'and after a restart of the service it is again');
       await it_.driver.stop(wanted.id);
+      assert.deepEqual(it_.egress.ids, [], 'and closed at the end');
       link.close();
       await nothingLeft();
     });
@@ -166,8 +173,10 @@ export function driverContract(name: string, make: () => Promise<DriverUnderTest
 
     it('makes a pooled sandbox the one of another id, with clocks of its own, and ends it by that id', async () => {
       const { one, link } = await pooled();
-      const mine = spec({ maxLifetimeSeconds: 500, recording: 'always' });
+      const mine = spec({ maxLifetimeSeconds: 500, recording: 'always', egress: { deny: ['example.com'] } });
+      const [way] = it_.egress.open_.keys();
       const claimed = await it_.driver.claim(one.id, mine);
+      assert.deepEqual([...it_.egress.open_], [[way, mine]], 'the same way out, by other rules');
       assert.ok(claimed);
       await link.claim(claimed.runtime);
       assert.equal(link.status.pooled, undefined);

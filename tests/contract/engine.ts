@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Docker from 'dockerode';
 import { DockerDriver, type DockerDriverOptions } from '../../src/drivers/docker.ts';
+import { EgressBook } from './egress-book.ts';
 
 export const ENGINE_SOCKET = process.env.BERTH_TEST_ENGINE ?? '/var/run/docker.sock';
 /** The image of a sandbox; another one is for whoever changes the runtime while others use the usual one. */
@@ -25,13 +26,13 @@ export async function dockerSkip(): Promise<string | false> {
   }
 }
 
-/** Options of a driver on temporary folders and a network of its own. */
+/** Options of a driver on temporary folders. */
 export function dockerOptions(over: Partial<DockerDriverOptions> = {}): DockerDriverOptions {
   const base = mkdtempSync(join(tmpdir(), 'bt-'));
   return {
     engineSocket: ENGINE_SOCKET,
     image: RUNTIME_IMAGE,
-    network: `bt-${process.pid}`,
+    egress: new EgressBook(),
     seccomp: seccompProfile(),
     limits: { memoryMb: 2048, cpus: 2, pids: 1024 },
     runDir: join(base, 'r'),
@@ -49,17 +50,12 @@ export function seccompProfile(): string {
   return JSON.stringify(JSON.parse(readFileSync(file, 'utf8')));
 }
 
-/** Containers on this network or, on Podman, on those whose names begin with it, and the latter networks. */
-export async function containersOn(network: string): Promise<string[]> {
-  const own = (name: string): boolean => name.startsWith(`${network}-`);
+/** Containers that see something of this folder. */
+export async function containersIn(folder: string): Promise<string[]> {
   const containers = await docker.listContainers({ all: true });
-  const networks = await docker.listNetworks();
-  return [
-    ...containers
-      .filter((c) => Object.keys(c.NetworkSettings.Networks).some((name) => name === network || own(name)))
-      .map((c) => `container ${c.Names[0]} ${c.State}`),
-    ...networks.filter((n) => own(n.Name)).map((n) => `network ${n.Name}`),
-  ];
+  return containers
+    .filter(({ Mounts }) => Mounts.some(({ Source = '' }) => Source.startsWith(`${folder}/`)))
+    .map((c) => `container ${c.Names[0]} ${c.State}`);
 }
 
 export { DockerDriver };

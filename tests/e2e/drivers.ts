@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer, type RequestListener, type Server } from 'node:http';
+import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,15 +17,17 @@ export type DriverName = 'local' | 'docker';
 export const DRIVER = (process.env.BERTH_TEST_DRIVER ?? 'local') as DriverName;
 /** The files below tests/e2e/front run them once more on the other front, see BERTH_FRONT. */
 export const FRONT = process.env.BERTH_TEST_FRONT ?? 'auto';
-/** A network for this test file alone, so that files may run at once and what is on it can be counted. */
-export const NETWORK = `bt-${process.pid}`;
+/** Of the images that this test file makes: files run at once. */
+const IMAGES = `bt-${process.pid}`;
 
 export function driverEnv(driver: DriverName): Record<string, string> {
-  if (driver === 'local') return {};
+  // The tests' own web sites are on this machine's loopback.
+  const sites = { BERTH_EGRESS_ALLOW: '127.0.0.0/8,::1' };
+  if (driver === 'local') return sites;
   return {
+    ...sites,
     BERTH_DRIVER: 'docker',
     BERTH_DOCKER_SOCKET: ENGINE_SOCKET,
-    BERTH_DOCKER_NETWORK: NETWORK,
     BERTH_RUNTIME_IMAGE: RUNTIME_IMAGE,
     BERTH_ON_EXIT: 'stop',
   };
@@ -33,48 +35,22 @@ export function driverEnv(driver: DriverName): Record<string, string> {
 
 /** A web site of a test. */
 export interface Site {
-  /** Its address for the sandboxes, without a slash at its end. */
+  /** Without a slash at its end. */
   readonly url: string;
-  /** Its address for the programs of this machine. */
-  readonly here: string;
   close(): void;
 }
 
-/** Serves pages where the sandboxes can see them. Containers cannot see this machine's loopback; that is as it should be. */
-export async function serveSite(handler: RequestListener, driver = DRIVER): Promise<Site> {
-  const servers: Server[] = [];
-  const listen = async (host: string): Promise<string> => {
-    const server = createServer(handler);
-    servers.push(server);
-    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, host, resolve));
-    return `http://${host}:${(server.address() as AddressInfo).port}`;
-  };
-  const here = await listen('127.0.0.1');
-  const url = driver === 'local' ? here : await listen(await gatewayOfNetwork());
+/** Serves pages on this machine's loopback, which {@link driverEnv} opens to sandboxes. */
+export async function serveSite(handler: RequestListener): Promise<Site> {
+  const server = createServer(handler);
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
   return {
-    url,
-    here,
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     close() {
-      for (const server of servers) {
-        server.close();
-        server.closeAllConnections();
-      }
+      server.close();
+      server.closeAllConnections();
     },
   };
-}
-
-/** This machine's address on the sandboxes' network, which the service takes as it finds it. */
-async function gatewayOfNetwork(): Promise<string> {
-  await docker
-    .createNetwork({
-      Name: NETWORK,
-      CheckDuplicate: true,
-      Driver: 'bridge',
-      Options: { 'com.docker.network.bridge.enable_icc': 'false' },
-    })
-    .catch((err: { statusCode?: number }) => assert.equal(err.statusCode, 409));
-  const info = await docker.getNetwork(NETWORK).inspect();
-  return info.IPAM?.Config?.[0]?.Gateway ?? assert.fail(`${NETWORK} has no gateway`);
 }
 
 export interface Process {
@@ -167,17 +143,23 @@ export async function envWithBrowser(script: string, driver = DRIVER): Promise<R
 export async function envWithFile(path: string, content: string): Promise<Record<string, string>> {
   // Removed first: what is there may be a link to something that the image needs.
   const Cmd = ['-c', `rm ${path} && printf %s "$0" >${path} && chmod 755 ${path}`, content];
-  const container = await docker.createContainer({ Image: RUNTIME_IMAGE, User: '0:0', Entrypoint: ['sh'], Cmd });
+  const container = await docker.createContainer({
+    Image: RUNTIME_IMAGE,
+    User: '0:0',
+    Entrypoint: ['sh'],
+    Cmd,
+    HostConfig: { NetworkMode: 'none' },
+  });
   const tag = String(++made);
   try {
     await container.start();
     assert.equal((await container.wait()).StatusCode, 0);
     const { User, Entrypoint } = (await docker.getImage(RUNTIME_IMAGE).inspect()).Config;
-    await container.commit({ repo: NETWORK, tag, User, Entrypoint, Cmd: [] });
+    await container.commit({ repo: IMAGES, tag, User, Entrypoint, Cmd: [] });
   } finally {
     await container.remove({ force: true });
   }
-  return { BERTH_RUNTIME_IMAGE: `${NETWORK}:${tag}` };
+  return { BERTH_RUNTIME_IMAGE: `${IMAGES}:${tag}` };
 }
 
 /** The engine's id of a sandbox's container; empty when there is none. */
@@ -198,34 +180,24 @@ export async function inside(sandboxId: string, line: string): Promise<{ ok: boo
 /** What still runs of the sandboxes of a service, as sentences. */
 export async function runningIn(home: Home): Promise<string[]> {
   if (home.driver === 'local') return pidsBelow(home.runDir).map((pid) => `process ${pid} ${commandOf(pid)}`);
-  return (await containers()).filter((c) => c.State === 'running').map((c) => `container ${c.Names[0]}`);
+  return (await containersOf(home)).filter((c) => c.State === 'running').map((c) => `container ${c.Names[0]}`);
 }
 
-/** The containers that this test file's sandboxes have or had, as sentences. */
-export async function containersLeft(): Promise<string[]> {
-  return (await containers()).map((c) => `container ${c.Names[0]} ${c.State}`);
+/** The containers that the sandboxes of a service have or had, as sentences. */
+export async function containersLeft(home: Home): Promise<string[]> {
+  return (await containersOf(home)).map((c) => `container ${c.Names[0]} ${c.State}`);
 }
 
-export async function networksLeft(): Promise<string[]> {
-  return (await docker.listNetworks()).map((network) => network.Name).filter(isOurs);
-}
-
-/** Removes what this test file's sandboxes may have left in the engine. */
-export async function clearEngine(): Promise<void> {
-  for (const { Id } of await containers()) await docker.getContainer(Id).remove({ force: true, v: true });
-  for (const name of await networksLeft()) await docker.getNetwork(name).remove();
-  const images = await docker.listImages({ filters: { reference: [NETWORK] } });
+/** Removes what the sandboxes of a service, and this test file, may have left in the engine. */
+export async function clearEngine(home: Home): Promise<void> {
+  for (const { Id } of await containersOf(home)) await docker.getContainer(Id).remove({ force: true, v: true });
+  const images = await docker.listImages({ filters: { reference: [IMAGES] } });
   for (const { Id } of images) await docker.getImage(Id).remove({ force: true });
 }
 
-async function containers(): Promise<Docker.ContainerInfo[]> {
+async function containersOf({ runDir }: Home): Promise<Docker.ContainerInfo[]> {
   const all = await docker.listContainers({ all: true });
-  return all.filter((c) => Object.keys(c.NetworkSettings.Networks).some(isOurs));
-}
-
-/** On Podman each sandbox has a network of its own, whose name begins with the one that was set. */
-function isOurs(network: string): boolean {
-  return network === NETWORK || network.startsWith(`${NETWORK}-`);
+  return all.filter(({ Mounts }) => Mounts.some(({ Source = '' }) => Source.startsWith(`${runDir}/`)));
 }
 
 /** Processes that belong to sandboxes below this folder, by command line or environment; zombies do not count. */

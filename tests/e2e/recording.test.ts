@@ -310,7 +310,7 @@ describe('After both sandboxes are deleted', () => {
   for (const type of ['video/x-matroska', 'video/webm']) {
     it(`Every segment plays in a <video> of Chromium when it is served as ${type}.`, LIMIT, async () => {
       for (const { info, file } of files) {
-        const seen = await play(`${site.here}/files/${file.slice(folder.length + 1)}?type=${type}`);
+        const seen = await play(`${site.url}/files/${file.slice(folder.length + 1)}?type=${type}`);
         assert.deepEqual({ width: seen.width, height: seen.height }, SCREEN, info.filename);
         assert.ok(seen.reached > 0, info.filename);
         const colour = info.filename.includes(red.sandboxId) ? RED : BLUE;
@@ -389,7 +389,7 @@ function startSite(): Promise<Site> {
 }
 
 function play(url: string): Promise<Played> {
-  return undisturbed(player, () => playOnce(player, `${site.here}/player`, url, BACKGROUND));
+  return undisturbed(player, () => playOnce(player, `${site.url}/player`, url, BACKGROUND));
 }
 
 /** Opens a page of this colour in the sandbox and leaves it there. */

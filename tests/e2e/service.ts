@@ -14,7 +14,6 @@ import {
   deadXSockets,
   driverEnv,
   FRONT,
-  networksLeft,
   pidsBelow,
   runningIn,
 } from './drivers.ts';
@@ -129,13 +128,12 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
         `the service ended with ${child.exitCode ?? child.signalCode}: ${log.slice(-2000)}`,
       );
       await assertNothingLeft(service);
-      if (driver === 'docker') assert.deepEqual(await networksLeft(), []);
       rmSync(join(dataDir, '..'), { recursive: true, force: true });
     },
     kill: () => signalAndWait('SIGKILL'),
     async clean() {
       await signalAndWait('SIGKILL');
-      if (driver === 'docker') await clearEngine();
+      if (driver === 'docker') await clearEngine(service);
       const left = pidsBelow(runDir);
       for (const pid of left) process.kill(pid, 'SIGKILL');
       await waitFor(() => pidsBelow(runDir).length === 0, 'processes to go');
@@ -163,7 +161,7 @@ export async function withService(options: ServiceOptions, use: (service: Servic
 export async function assertNothingLeft(service: Service): Promise<void> {
   const { runDir, driver } = service;
   const leftovers = async (): Promise<string[]> => [
-    ...(driver === 'docker' ? await containersLeft() : await runningIn(service)),
+    ...(driver === 'docker' ? await containersLeft(service) : await runningIn(service)),
     ...(existsSync(runDir) ? readdirSync(runDir).filter((name) => name !== 'api') : []).map((name) => `folder ${name}`),
     ...deadXSockets().filter((path) => !deadBefore?.has(path)),
   ];

@@ -19,6 +19,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { LocalDriver } from '../../src/drivers/local.ts';
+import { EgressBook } from '../contract/egress-book.ts';
 import { environmentOf, pidsBelow, processesOf } from './drivers.ts';
 import { assertNothingLeft, LIMIT, type Service, startService, waitFor } from './service.ts';
 
@@ -171,6 +172,7 @@ describe('a machine that lacks something', () => {
       masterKey: Buffer.alloc(32),
       startTimeoutSeconds: 1,
       downloadsMb: 100,
+      egress: new EgressBook(),
       env: { PATH: process.env.PATH ?? '' },
       warn: () => {},
     });

@@ -124,7 +124,7 @@ describe('The stock noVNC page', () => {
   before(async () => {
     screen = await viewer.newPage();
     await undisturbed(viewer, async () => {
-      await screen.goto(`${site.here}/novnc.html?url=${encodeURIComponent(box.vncUrl as string)}`);
+      await screen.goto(`${site.url}/novnc.html?url=${encodeURIComponent(box.vncUrl as string)}`);
       await waitFor(async () => (await screen.title()) === 'connected', 'noVNC to connect');
     });
   }, LIMIT);

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { LocalDriver } from '../../src/drivers/local.ts';
+import { EgressBook } from '../contract/egress-book.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'berth-local-'));
 // As root each sandbox is a user of its own, who has to get to its folder.
@@ -20,6 +21,7 @@ import { DEFAULTS } from '${new URL('../../src/core/sandbox.js', import.meta.url
 const driver = new LocalDriver({
   runDir: '${dir}/run', dataDir: '${dir}/data', runtimeProgram: '${dir}/none.js', chromium: '/bin/true',
   masterKey: Buffer.alloc(32), startTimeoutSeconds: 5, downloadsMb: 1, env: { PATH: process.env.PATH }, warn() {},
+  egress: { async open() {}, async close() {} },
 });
 const spec = { id: 'x', owner: '', templateName: 'default', createdAt: 1, ...DEFAULTS, metadata: {} };
 const why = new Set();
@@ -56,6 +58,7 @@ describe('the local driver', () => {
       masterKey: Buffer.alloc(32),
       startTimeoutSeconds: 1,
       downloadsMb: 1,
+      egress: new EgressBook(),
       env: { PATH: '' },
       warn() {},
     });
