@@ -153,6 +153,9 @@ export class EgressProxy extends Server {
   async #decide(guest: Guest, request: IncomingMessage): Promise<Way> {
     const { host, port } = targetOf(request);
     const { proxy } = guest.egress;
+    // What is closed by its name is not even looked up; what is open may be so by its address.
+    const byName = guest.rules.refuses(host, port, undefined);
+    if (byName !== undefined && byName !== 'allow') throw this.#denied(host, byName);
     const found = await guest.find(this.names, host).catch((err: NodeJS.ErrnoException) => {
       // Names that only the upstream proxy can resolve are looked at as names.
       if (proxy) return [undefined];
@@ -198,8 +201,11 @@ function targetOf({ method, url = '' }: IncomingMessage): { readonly host: strin
   const parsed = method !== 'CONNECT' && URL.canParse(url) ? new URL(url) : undefined;
   const [name, port] = method === 'CONNECT' ? [connecting?.[1], connecting?.[2]] : [parsed?.hostname, parsed?.port];
   const host = name === undefined ? undefined : hostOf(name);
-  if (host === undefined) throw new RequestError('Nobody can tell where this request is to go.', 400);
-  return { host, port: Number(port || 80) };
+  const wanted = Number(port || 80);
+  if (host === undefined || wanted < 1 || wanted > 65_535) {
+    throw new RequestError('Nobody can tell where this request is to go.', 400);
+  }
+  return { host, port: wanted };
 }
 
 /** Stands in for a look-up, with addresses that have been looked at. */

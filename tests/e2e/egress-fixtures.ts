@@ -41,31 +41,48 @@ export interface Inner extends Listener {
 }
 
 /** A service on loopback and all other addresses of this machine but {@link PUBLIC}, at one port, that no page may reach. */
-export async function serveInner(port: number): Promise<Inner> {
+async function serveInner(port: number): Promise<Inner> {
   const heard: string[] = [];
   const note = (req: IncomingMessage): void => void heard.push(`${req.method} ${req.headers.host}${req.url}`);
   const hosts = ['127.0.0.1', '::1', ...(MACHINE ? [MACHINE] : [])];
-  const all = await Promise.all(
-    hosts.map((host) =>
-      serveOn(host, port, (req, res) => {
-        note(req);
-        res.setHeader('access-control-allow-origin', '*').end('INNER');
-      }),
-    ),
-  );
+  const all: Awaited<ReturnType<typeof serveOn>>[] = [];
+  const close = (): void => {
+    for (const one of all) one.close();
+  };
+  try {
+    for (const host of hosts) {
+      all.push(
+        await serveOn(host, port, (req, res) => {
+          note(req);
+          res.setHeader('access-control-allow-origin', '*').end('INNER');
+        }),
+      );
+    }
+  } catch (err) {
+    close();
+    throw err;
+  }
   for (const { server } of all) {
     server.on('upgrade', (req, socket) => {
       note(req);
       socket.destroy();
     });
   }
-  return {
-    port,
-    heard,
-    close() {
-      for (const one of all) one.close();
-    },
-  };
+  return { port, heard, close };
+}
+
+/** The open site and what pages must not reach, at the same port: only the address tells them apart. */
+export async function serveBoth(handler: RequestListener): Promise<{ site: Listener; inner: Inner }> {
+  for (let tries = 0; ; tries++) {
+    const site = await serveOn(PUBLIC, 0, handler);
+    try {
+      return { site, inner: await serveInner(site.port) };
+    } catch (err) {
+      // Somebody has it on another address.
+      site.close();
+      if ((err as NodeJS.ErrnoException).code !== 'EADDRINUSE' || tries > 20) throw err;
+    }
+  }
 }
 
 /** Hears datagrams, such as a STUN client's. */

@@ -6,16 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { DRIVER, inside, processesOf } from './drivers.ts';
-import {
-  type Inner,
-  type Listener,
-  listenUdp,
-  MACHINE,
-  PUBLIC,
-  serveDns,
-  serveInner,
-  serveOn,
-} from './egress-fixtures.ts';
+import { type Inner, type Listener, listenUdp, MACHINE, PUBLIC, serveBoth, serveDns } from './egress-fixtures.ts';
 import { LIMIT, type Service, startService, waitFor } from './service.ts';
 
 let service: Service;
@@ -42,14 +33,13 @@ function resolve(name: string): string | undefined {
 before(async () => {
   dns = await serveDns(resolve);
   udp = await listenUdp();
-  site = await serveOn(PUBLIC, 0, (req, res) => {
+  ({ site, inner } = await serveBoth((req, res) => {
     const url = new URL(req.url ?? '', 'http://x');
     const to = url.searchParams.get('to');
     if (to) return res.writeHead(302, { location: to }).end();
     if (url.pathname === '/hang') return;
     res.setHeader('content-type', 'text/html').end(`<!doctype html><title>public</title>${req.headers.host}`);
-  });
-  inner = await serveInner(site.port);
+  }));
   service = await startService({
     env: { BERTH_EGRESS_ALLOW: PUBLIC, BERTH_EGRESS_DNS: `127.0.0.1:${dns.port}`, BERTH_EGRESS_DENY: 'closed.public' },
   });
