@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { lstatSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { after, before, beforeEach, describe, it } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import type { Sandbox } from '../../src/client/client.ts';
 import { VncLogin } from '../../src/gateway/vnc-login.ts';
@@ -277,6 +277,9 @@ describe('Exclusive control', () => {
     await takeFocus(a);
   }, LIMIT);
 
+  // A case that fails must not cost the others.
+  afterEach(() => leave(a, b), LIMIT);
+
   async function patch(control: 'exclusive' | 'collaborative'): Promise<void> {
     const answer = await service.client.http.PATCH('/sandboxes/{id}', {
       params: { path: { id: box.sandboxId } },
@@ -310,6 +313,9 @@ describe('Exclusive control', () => {
 
     assert.deepEqual((await call('POST', '/b/control')).status, 200);
     assert.equal(await who(), 'a b*');
+    // Each viewer has a connection of its own to the VNC server, which reads them in no order: what is released on the one's has
+    // been read once its fence comes back.
+    await a.settled();
     const after = await seenUntilTyped(b, Z);
     const ups = after.filter((what) => /up/.test(what));
     for (const wanted of ['keyup Shift', 'mouseup']) assert.ok(ups.includes(wanted), `${wanted} in ${ups.join(', ')}`);
