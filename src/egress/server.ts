@@ -13,7 +13,7 @@ import type { EgressCounts, EgressSettings } from './messages.ts';
 import { Names } from './names.ts';
 import { EgressProxy, Guest } from './proxy.ts';
 
-/** Connections of one sandbox; Chromium has some 350 at most (99 to its proxy, 255 WebSockets). More are hung up on. */
+/** Connections of one sandbox; Chromium has 128 to its proxy and some 255 WebSockets. More are hung up on. */
 const MAX_CONNECTIONS = 512;
 /** How long the machine's addresses are taken for what they were, in milliseconds. */
 const OWN_FRESH_MS = 2000;

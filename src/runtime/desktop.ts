@@ -36,12 +36,6 @@ const PREFERENCES = {
   },
 };
 
-/**
- * Chromium's own limit is 32 for all that goes through one proxy, which a few tabs with open streams reach; 99 is the most that
- * it takes. WebSockets have a limit of their own.
- */
-const LOCAL_STATE = { net: { max_connections_per_proxy: 99, max_connections_per_proxy_for_websocket: 255 } };
-
 /** Makes the folders of the browser's user, its own and nobody else's: temporary files, downloads, a profile. */
 export function prepareHome(config: RuntimeConfig): void {
   const home = homeOf(config);
@@ -54,12 +48,10 @@ export function prepareHome(config: RuntimeConfig): void {
   for (const folder of made) mkdirSync(folder, { mode: 0o700 });
   if (config.downloadsDir !== undefined) symlinkSync(config.downloadsDir, downloads);
   const preferences = join(profile, 'Default', 'Preferences');
-  const localState = join(profile, 'Local State');
   writeFileSync(preferences, JSON.stringify(PREFERENCES), { mode: 0o600, flag: 'wx' });
-  writeFileSync(localState, JSON.stringify(LOCAL_STATE), { mode: 0o600, flag: 'wx' });
   // The home itself last: until then nobody else can have put anything in there that would lead us astray.
   if (config.user)
-    for (const path of [preferences, localState, ...made.reverse()]) chownSync(path, config.user.uid, config.user.gid);
+    for (const path of [preferences, ...made.reverse()]) chownSync(path, config.user.uid, config.user.gid);
 }
 
 /**
