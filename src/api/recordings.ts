@@ -51,6 +51,9 @@ export function recordingRoutes(router: Router, { recordings, visible }: Recordi
       const file = await recordings.open(filename, scopeOf(ctx));
       // While it is written this does not tell all states apart: ffmpeg goes back and patches the header at the end.
       const tag = `${file.size.toString(16)}-${file.createdAt.toString(16)}`;
+      // Players sit in pages of their owners' own. Whoever gets here has shown a key, which a page of others has not: the cookie does
+      // not count for it, and a service without keys turns it away.
+      ctx.set('Cross-Origin-Resource-Policy', 'cross-origin');
       await sendFile(ctx, { ...file, tag, type: TYPES.mkv, disposition: `attachment; filename="${filename}"` });
     });
 
@@ -77,6 +80,7 @@ async function sendExport(ctx: Context, recordings: Recordings, sessionId: strin
   const format = queryWord(ctx, 'format', ['mkv', 'mp4']) ?? 'mkv';
   const { stream, length, estimatedLength } = await recordings.export(sessionId, format, scope);
   ctx.set('Content-Type', TYPES[format]);
+  ctx.set('Cross-Origin-Resource-Policy', 'cross-origin');
   ctx.set('Content-Disposition', `attachment; filename="${sessionId}.${format}"`);
   if (length === undefined) ctx.set('Berth-Estimated-Length', String(estimatedLength));
   ctx.status = 200;

@@ -269,7 +269,9 @@ describe('a client', () => {
   });
 });
 
-describe('programs in a container', { skip: DRIVER === 'local' }, () => {
+/** What has broken out of Chromium on the local driver has the machine's network: SECURITY.md. */
+const containers = DRIVER === 'docker' ? describe : () => {};
+containers('programs in a container', () => {
   it('have the way out alone, by the same rules', LIMIT, async () => {
     const ask = async (line: string): Promise<string> => {
       const script = `const s=require('net').connect('/run/egress/s',()=>s.write(process.argv[1].replace(/~/g,'\\r\\n')));s.setTimeout(5000,()=>s.destroy());s.pipe(process.stdout)`;
