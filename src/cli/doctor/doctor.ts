@@ -40,7 +40,7 @@ async function examineMachine(io: Io, flags: DoctorFlags, look: Look): Promise<v
   }
   await look('looking', async () => ok('Settings', `driver ${machine.driver}, data in ${machine.dataDir}`));
   for (const check of CHECKS) await look('looking', () => check(io, machine));
-  if (flags.trial !== false) await look('starting a service and a sandbox', () => trial(io, machine));
+  if (flags.trial !== false) await look('starting a service and a sandbox', () => trial(io));
 }
 
 async function examineService(io: Io, flags: DoctorFlags, look: Look): Promise<void> {

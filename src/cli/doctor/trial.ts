@@ -5,25 +5,22 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BerthClient } from '../../client/client.ts';
 import { failureOf } from '../failure.ts';
-import type { Io, Machine } from '../io.ts';
+import type { Io } from '../io.ts';
 import { size } from '../output.ts';
 import { capture } from '../screenshot.ts';
-import { askEngine } from './engine.ts';
 import { type Finding, failed, ok } from './finding.ts';
 
 /** For a service to serve or to end, in milliseconds. */
 const SERVICE_LIMIT_MS = 60_000;
 /** For a sandbox: the most that a service waits for one, and a queue before it. */
 const TRIAL_LIMIT_MS = 120_000;
-/** A network of its own, which can be removed afterwards: another service may be using the one of the settings. */
-const NETWORK = `berth-doctor-${process.pid}`;
 
 /** Settings that say how sandboxes are made. The others (keys, buckets, pools, folders) are none of the trial's. */
 const TAKEN =
   /^(PATH|TZ|LANG|BERTH_(DRIVER|DOCKER_SOCKET|RUNTIME_IMAGE|SANDBOX_\w+|CHROMIUM|FRONT|START_TIMEOUT_SECONDS|MIN_FREE_MEMORY_MB))$/;
 
 /** With a service of its own, which lives in a temporary folder for as long as that takes. */
-export async function trial(io: Io, machine: Machine): Promise<Finding> {
+export async function trial(io: Io): Promise<Finding> {
   const base = await mkdtemp(join(tmpdir(), 'bdoc-'));
   let service: ChildProcess | undefined;
   try {
@@ -36,7 +33,7 @@ export async function trial(io: Io, machine: Machine): Promise<Finding> {
       BERTH_RUN_DIR: join(base, 'r'),
       BERTH_ON_EXIT: 'stop',
     };
-    const env = { ...(Object.fromEntries(taken) as NodeJS.ProcessEnv), ...own, BERTH_DOCKER_NETWORK: NETWORK };
+    const env = { ...(Object.fromEntries(taken) as NodeJS.ProcessEnv), ...own };
     service = spawn(process.execPath, [io.server], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     const url = await served(service, io.signal);
     return await trySandbox(io, new BerthClient(url), url);
@@ -49,9 +46,6 @@ export async function trial(io: Io, machine: Machine): Promise<Finding> {
     );
   } finally {
     if (service) await endService(service);
-    // Removed only where it is not another's: an engine keeps a network that is in use.
-    if (machine.driver === 'docker')
-      await askEngine(machine.dockerSocket, 'DELETE', `/networks/${NETWORK}`).catch(() => undefined);
     await rm(base, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   }
 }
