@@ -50,7 +50,7 @@ RUN npm prune --omit=dev --no-audit --no-fund \
  && for unused in @grpc/grpc-js @grpc/proto-loader protobufjs ssh2; do \
       rm -r "node_modules/$unused" && mkdir -p "node_modules/$unused" && touch "node_modules/$unused/index.js" || exit 1; \
     done \
- && rm -rf dist/runtime.mjs dist/.tsbuildinfo dist/cmd/demo.js \
+ && rm -rf dist/src/console dist/runtime.mjs dist/.tsbuildinfo dist/cmd/demo.js dist/cmd/pictures.js \
  && find dist node_modules \( -name '*.map' -o -name '*.ts' -o -name '*.md' \) -type f -delete
 
 # --- the service -----------------------------------------------------------------------------------------------------
@@ -74,8 +74,8 @@ COPY package.json openapi.yaml ./
 COPY runtime-image/seccomp.json runtime-image/seccomp.json
 # `docker exec <container> berth keys add …`
 RUN ln -s /opt/berth/dist/cmd/berth.js /usr/local/bin/berth
-# It must fail here, not in front of a user: the front's binary loads, ffmpeg starts, and noVNC and the command line are there.
-RUN berth --version && ffmpeg -loglevel error -version >/dev/null && node -e "require('uWebSockets.js').App()" && test -f node_modules/@novnc/novnc/core/rfb.js
+# It must fail here, not in front of a user: the front's binary loads, ffmpeg starts, and noVNC, the command line and the console are there.
+RUN berth --version && ffmpeg -loglevel error -version >/dev/null && node -e "require('uWebSockets.js').App()" && test -f node_modules/@novnc/novnc/core/rfb.js && test -f dist/console/index.html.br
 
 LABEL org.opencontainers.image.title="Berth" \
       org.opencontainers.image.description="Self-hosted browser sandboxes" \

@@ -1,6 +1,7 @@
 /**
  * Makes one file of the compiled runtime, dist/runtime.mjs: a sandbox's image has just that, and it loads in half the time. And
- * makes a program of `berth`, package.json's bin, which tsc does not and which `npx berth` in a clone wants.
+ * makes a program of `berth`, package.json's bin, which tsc does not and which `npx berth` in a clone wants. And the pages of
+ * the console, dist/console.
  */
 import { chmodSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -19,3 +20,4 @@ await build({
 });
 
 chmodSync(fileURLToPath(new URL('../dist/cmd/berth.js', import.meta.url)), 0o755);
+await import('./console.mjs');

@@ -78,6 +78,7 @@ async function tour(): Promise<void> {
     say(`recording: ${shown(file)}`);
   }
   say(`live view: ${liveViewUrl}`);
+  say(`console: ${app.url}/console/`);
   say(`CDP: ${cdpUrl}`);
 }
 

@@ -335,7 +335,8 @@ function removeStale() {
   walk('dist', (name) => {
     if (!name.endsWith('.js.map')) return;
     const script = name.slice(0, -'.map'.length);
-    if (fs.existsSync(inRoot(path.relative('dist', script).replace(/\.js$/, '.ts')))) return;
+    if (['.ts', '.tsx'].some((end) => fs.existsSync(inRoot(path.relative('dist', script).replace(/\.js$/, end)))))
+      return;
     fs.rmSync(inRoot(name), { force: true });
     fs.rmSync(inRoot(script), { force: true });
   });

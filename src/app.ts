@@ -3,6 +3,7 @@ import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Logger, pino } from 'pino';
+import { Pages } from './api/pages.ts';
 import { Api } from './api/server.ts';
 import { Validator } from './api/validate.ts';
 import { findChromium } from './app/chromium.ts';
@@ -22,6 +23,7 @@ import { KeyRing } from './core/keys.ts';
 import { AddressLimits, TenantLimits } from './core/limits.ts';
 import { Sandboxes } from './core/sandboxes.ts';
 import { Vault } from './core/secrets.ts';
+import { Stats } from './core/stats.ts';
 import { LocalDriver } from './drivers/local.ts';
 import { hostFreeMemoryMb, ownFreeMemoryMb } from './drivers/memory.ts';
 import { readCertificate } from './gateway/certificate.ts';
@@ -117,6 +119,24 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       .catch((err: unknown) => log.error({ err }, 'could not remove downloads of forgotten sandboxes'));
   await forgetDownloads();
   const forgetting = setInterval(() => void forgetDownloads(), FORGET_EVERY_MS);
+  const startedAt = Date.now();
+  const stats = new Stats({
+    live: () => sandboxes.live(),
+    poolReady: () => sandboxes.pool.ready,
+    events,
+    counters,
+    now: () => ({
+      startedAt,
+      maxSandboxes: config.maxSandboxes,
+      freeMemoryMb: freeMemoryMbOf(config)(),
+      pool: Object.fromEntries(
+        [...config.poolSizes].map(([name, { max }]) => [
+          name,
+          { ready: sandboxes.pool.ready.get(name) ?? 0, wanted: max },
+        ]),
+      ),
+    }),
+  });
   const require = (name: string): string => fileURLToPath(import.meta.resolve(name));
   const api = new Api(
     {
@@ -138,6 +158,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
         return { archive: recordings.archiveState() };
       },
       openapiYaml,
+      console: { pages: new Pages(fileURLToPath(inRoot('dist/console'))), templates, stats },
       publicUrl: config.publicUrl,
       frameAncestors: config.frameAncestors,
       novncDir: join(dirname(require('@novnc/novnc')), '..'),
@@ -163,6 +184,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     egress.serves(port);
   } catch (err) {
     clearInterval(forgetting);
+    stats.close();
     gateway.close();
     await api.close();
     await sandboxes.close(false);
@@ -185,6 +207,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
     async close(stopSandboxes) {
       clearInterval(forgetting);
       unwatchKeys();
+      stats.close();
       // Nobody new is admitted from here on, but the door stays open for those who ask how it goes.
       await sandboxes.close(stopSandboxes);
       // Whoever reads events has a right to the last ones and to a proper end.
@@ -203,9 +226,13 @@ export async function startApp(config: Config, env: Env): Promise<App> {
 
 function createAdmission(config: Config, onShortage: () => void): Admission {
   const { maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb } = config;
-  // Containers lie in control groups of the engine's, not below ours.
-  const freeMemoryMb = config.driver === 'docker' ? hostFreeMemoryMb : ownFreeMemoryMb;
+  const freeMemoryMb = freeMemoryMbOf(config);
   return new Admission({ maxSandboxes, maxStarts, maxQueue, queueSeconds, minFreeMemoryMb, freeMemoryMb, onShortage });
+}
+
+/** Containers lie in control groups of the engine's, not below ours. */
+function freeMemoryMbOf(config: Config): () => number | undefined {
+  return config.driver === 'docker' ? hostFreeMemoryMb : ownFreeMemoryMb;
 }
 
 async function createDriver(config: Config, env: Env, masterKey: Buffer, egress: Egress, log: Logger): Promise<Driver> {

@@ -58,17 +58,22 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   'prom-client': ['src/api/'],
   ajv: ['src/api/'],
   'ajv-formats': ['src/api/'],
-  yaml: ['src/api/'],
+  yaml: ['src/api/', 'src/console/docs/', 'cmd/console.mjs'],
   'fluent-ffmpeg': ['src/recordings/media.ts'],
   '@aws-sdk/client-s3': ['src/storage/'],
   '@aws-sdk/s3-request-presigner': ['src/storage/'],
   pino: ['src/app.ts', 'cmd/'],
   esbuild: ['cmd/bundle.mjs'],
   'chrome-launcher': ['src/app/chromium.ts'],
+  vite: ['cmd/console.mjs'],
+  preact: ['src/console/'],
+  'swagger-ui-dist': ['src/console/docs/'],
+  '@fontsource-variable/inter': ['src/console/'],
+  'axe-core': [],
   'openapi-fetch': ['src/client/'],
   '@novnc/novnc': ['src/app.ts', 'src/console/'],
   'puppeteer-core': ['examples/'],
-  'playwright-core': ['examples/'],
+  'playwright-core': ['cmd/pictures.ts', 'examples/'],
   typescript: [],
 };
 
@@ -190,7 +195,7 @@ function readSources(root: string): Sources {
     for (const entry of fs.readdirSync(path.join(root, folder), { withFileTypes: true })) {
       const name = path.posix.join(folder, entry.name);
       if (entry.isDirectory()) walk(name);
-      else if (/\.(ts|mjs|js)$/.test(entry.name)) files.set(name, fs.readFileSync(path.join(root, name), 'utf8'));
+      else if (/\.(tsx?|mjs|js)$/.test(entry.name)) files.set(name, fs.readFileSync(path.join(root, name), 'utf8'));
     }
   };
   for (const folder of ['cmd', 'src', 'examples', 'tests']) walk(folder);

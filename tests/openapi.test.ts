@@ -117,7 +117,10 @@ const ALIASES: Readonly<Record<string, string>> = {
   'PUT /sandboxes/{id}/json/new': "DevTools' own, for its HTTP clients",
   'GET /sandboxes/{id}/json/activate/{target}': "DevTools' own, for its HTTP clients",
   'GET /sandboxes/{id}/json/close/{target}': "DevTools' own, for its HTTP clients",
-  'GET /novnc/*path': 'files of the live page',
+  'GET /sandboxes/{id}/inspector/{ticket}/*path': 'where `devtoolsFrontendUrl` of /json/list leads',
+  'GET /novnc/*path': 'noVNC for pages of others',
+  'GET /console/*path': 'files of the pages',
+  'GET /': 'leads browsers to the console',
 };
 
 describe('openapi.yaml', () => {

@@ -8,7 +8,7 @@ import { SANDBOX_ID } from '../core/sandbox.ts';
 import type { Sandboxes } from '../core/sandboxes.ts';
 import type { TicketRole } from '../core/ticket.ts';
 import { assertSameSandbox } from '../core/tickets.ts';
-import { addressOf } from './context.ts';
+import { addressOf, loggedPath } from './context.ts';
 
 /** Who is let in by whom. */
 export interface AuthenticateDeps {
@@ -20,7 +20,7 @@ export interface AuthenticateDeps {
 }
 
 /** Paths that anybody may read: they say nothing about sandboxes. */
-const PUBLIC_PATHS = /^\/(health|readyz|openapi\.yaml|novnc\/.*)$/;
+const PUBLIC_PATHS = /^\/(|health|readyz|openapi\.yaml|docs\/?|console(\/.*)?|novnc\/.*)$/;
 /** Whoever signs in or out changes nothing but where they are signed in. */
 const SESSION_PATH = '/session';
 
@@ -30,7 +30,11 @@ const TICKET_PATHS: readonly (readonly [RegExp, readonly TicketRole[]])[] = [
   [/^\/sandboxes\/([^/]+)\/json(?:\/|$)/, ['automation']],
   // Who controls may see who else is there, and ask for control or give it back.
   [/^\/sandboxes\/([^/]+)\/viewers(?:\/[^/]+\/control)?\/?$/, ['control']],
+  [/^\/sandboxes\/([^/]+)\/inspector(?:\/|$)/, ['automation']],
 ];
+
+/** The inspector's own files are asked for by addresses that it makes, so its ticket stands in the path. */
+const INSPECTOR = /^\/sandboxes\/([^/]+)\/inspector\/([^/]+)\//;
 
 /** Who asks, or 401; a ticket opens only what belongs to its sandbox and role. */
 export function authenticate(deps: AuthenticateDeps): Koa.Middleware {
@@ -40,7 +44,7 @@ export function authenticate(deps: AuthenticateDeps): Koa.Middleware {
         ctx.state.principal = principalFor(deps, ctx);
       } catch (err) {
         if (isRefusal(err)) {
-          const detail = { to: `${ctx.method} ${ctx.path}`, why: err.message };
+          const detail = { to: `${ctx.method} ${loggedPath(ctx)}`, why: err.message };
           deps.audit.record({
             action: 'access.refused',
             requestId: ctx.state.requestId,
@@ -57,6 +61,8 @@ export function authenticate(deps: AuthenticateDeps): Koa.Middleware {
 
 function principalFor({ access, sandboxes, limits }: AuthenticateDeps, ctx: Context): Principal {
   const from = { method: ctx.method, headers: ctx.headers, query: new URLSearchParams(ctx.querystring) };
+  const inspector = INSPECTOR.exec(ctx.path);
+  if (inspector) from.query.set('ticket', inspector[2] as string);
   const reading = /^(GET|HEAD|OPTIONS)$/.test(ctx.method);
   const identify = () => bearerOf(access, sandboxes, ctx.path, from);
   const principal = limits ? limits.authenticating(addressOf(ctx), identify) : identify();

@@ -10,3 +10,8 @@ export function principalOf(ctx: { readonly state: Context['state'] }): Principa
 export function addressOf(ctx: Context): string {
   return ctx.get('x-real-ip');
 }
+
+/** The path of the request without the ticket that stands in one of them: for logs. */
+export function loggedPath(ctx: { readonly path: string }): string {
+  return ctx.path.replace(/^(\/sandboxes\/[^/]+\/inspector\/)[^/]+/, '$1…');
+}

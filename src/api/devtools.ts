@@ -54,10 +54,11 @@ export function devToolsRoutes(router: Router, { sandboxes, urls }: { sandboxes:
     }
   };
   const rewritten = (ctx: RouterContext, info: SandboxInfo, target: Target): Target => {
-    // Chromium's own inspector page would have to be loaded from the sandbox's private address.
+    // Chromium's own address of it is on the Internet, and leads back to the sandbox's private one.
     const { devtoolsFrontendUrl: _, ...rest } = target;
-    const url = target.id === undefined ? urls.automation(ctx, info) : urls.target(ctx, info, target.id);
-    return { ...rest, webSocketDebuggerUrl: url };
+    if (target.id === undefined) return { ...rest, webSocketDebuggerUrl: urls.automation(ctx, info) };
+    const url = urls.target(ctx, info, target.id);
+    return { ...rest, webSocketDebuggerUrl: url, devtoolsFrontendUrl: urls.inspector(ctx, info, target.id) };
   };
 
   router.get('/sandboxes/:id/json/version', async (ctx) => {

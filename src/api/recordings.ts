@@ -33,6 +33,12 @@ export function recordingRoutes(router: Router, { recordings, visible }: Recordi
     ctx.body = { sandboxId, recordings: await recordings.timeline(sandboxId, visible(ctx)) };
   });
 
+  router.get('/recordings/sessions', async (ctx) => {
+    const sandboxId = ctx.query.sandboxId;
+    const scope = { ...scopeOf(ctx), ...(typeof sandboxId === 'string' ? { sandboxId } : {}) };
+    ctx.body = await recordings.sessions({ ...listQuery(ctx), ...scope });
+  });
+
   for (const base of ['/recordings', '/sandboxes/:id/recordings']) {
     router.get(base, async (ctx) => {
       ctx.body = await recordings.list({ ...listQuery(ctx), ...scopeOf(ctx) });

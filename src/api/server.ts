@@ -8,26 +8,39 @@ import type { Counters } from '../core/counters.ts';
 import { AppError, errorBody, errorStatus } from '../core/errors.ts';
 import type { Events } from '../core/events.ts';
 import type { AddressLimits, TenantLimits } from '../core/limits.ts';
-import type { Sandboxes } from '../core/sandboxes.ts';
+import type { Sandboxes, Template } from '../core/sandboxes.ts';
+import type { Stats } from '../core/stats.ts';
 import type { Recordings } from '../recordings/recordings.ts';
 import type { UploadStatus } from '../recordings/uploader.ts';
 import { auditRoutes, recordAudit } from './audit.ts';
 import { authenticate } from './authenticate.ts';
-import { principalOf } from './context.ts';
+import { loggedPath, principalOf } from './context.ts';
 import { devToolsRoutes } from './devtools.ts';
 import { downloadRoutes } from './downloads.ts';
 import { eventRoutes } from './events.ts';
 import { frameAncestors, safeHeaders } from './headers.ts';
-import { liveRoutes } from './live.ts';
+import { inspectorRoutes } from './inspector.ts';
+import { answeredByLivePage, liveRoutes } from './live.ts';
 import { metaRoutes, type Readiness } from './meta.ts';
 import { metricsRoutes } from './metrics.ts';
+import { Pages, pageRoutes } from './pages.ts';
 import { recordingRoutes } from './recordings.ts';
 import { sandboxRoutes } from './sandboxes.ts';
+import { screenshotRoutes } from './screenshots.ts';
 import { sessionRoutes } from './session.ts';
+import { statsRoutes } from './stats.ts';
+import { templateRoutes } from './templates.ts';
 import { ticketRoutes } from './tickets.ts';
 import { Urls } from './urls.ts';
 import { Validator } from './validate.ts';
 import { viewerRoutes } from './viewers.ts';
+
+/** What the console is made of, beside what programs use. */
+export interface ConsoleOptions {
+  readonly pages: Pages;
+  readonly templates: ReadonlyMap<string, Template>;
+  readonly stats: Stats;
+}
 
 /** What the API is made of. */
 export interface ApiOptions {
@@ -50,6 +63,8 @@ export interface ApiOptions {
   readonly publicUrl: string | undefined;
   /** Sources as in CSP of those who may frame the live view; absent: see {@link frameAncestors}. */
   readonly frameAncestors?: string | undefined;
+  /** For people, and absent where there are none: what the build has made of src/console, and what that shows. */
+  readonly console?: ConsoleOptions;
   /** Folder of the noVNC library. */
   readonly novncDir: string;
   readonly log: Log;
@@ -96,8 +111,12 @@ function buildApp(options: ApiOptions): Koa {
   const router = new Router();
   // Unanswered errors are already answered and logged by the first middleware.
   app.silent = true;
+  const pages = options.console?.pages ?? new Pages('');
+  const framers = options.frameAncestors ?? frameAncestors(options.access.open);
   app.use(safeHeaders);
-  app.use(answerErrors(options.log, options.counters));
+  app.use(
+    answerErrors(options.log, options.counters, (ctx, status) => answeredByLivePage(ctx, status, pages, framers)),
+  );
   app.use(authenticate(options));
   app.use(recordAudit(options.audit));
   app.use(refuseUnrouted);
@@ -115,18 +134,32 @@ function buildApp(options: ApiOptions): Koa {
   };
   recordingRoutes(router, { recordings: options.recordings, visible });
   downloadRoutes(router, { downloads: options.downloads, sandboxes: options.sandboxes });
+  inspectorRoutes(router, { sandboxes: options.sandboxes });
   devToolsRoutes(router, { sandboxes: options.sandboxes, urls });
   viewerRoutes(router, { sandboxes: options.sandboxes });
-  const framers = options.frameAncestors ?? frameAncestors(options.access.open);
-  liveRoutes(router, { sandboxes: options.sandboxes, urls, novncDir: options.novncDir, frameAncestors: framers });
+  liveRoutes(router, {
+    sandboxes: options.sandboxes,
+    urls,
+    pages,
+    novncDir: options.novncDir,
+    frameAncestors: framers,
+  });
+  screenshotRoutes(router, { sandboxes: options.sandboxes, validator });
+  if (options.console) consoleRoutes(router, options.console);
 
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
 }
 
-/** Request id, one log line a request, every failure as JSON. */
-function answerErrors(log: Log, counters: Counters): Koa.Middleware {
+function consoleRoutes(router: Router, options: ConsoleOptions): void {
+  templateRoutes(router, options);
+  statsRoutes(router, options);
+  pageRoutes(router, options);
+}
+
+/** Request id, one log line a request, every failure as JSON, but where `asPage` has answered it for a person. */
+function answerErrors(log: Log, counters: Counters, asPage: (ctx: Context, status: number) => boolean): Koa.Middleware {
   return async (ctx, next) => {
     const started = performance.now();
     const requestId = ctx.get('x-request-id');
@@ -135,15 +168,15 @@ function answerErrors(log: Log, counters: Counters): Koa.Middleware {
     try {
       await next();
     } catch (err) {
-      answerError(ctx, err, requestId);
+      if (!asPage(ctx, errorStatus(err))) answerError(ctx, err, requestId);
       counters.refused(err);
       ctx.req.resume(); // Node does this only for a body of which nothing was read
       if (!(err instanceof AppError) || err.status >= 500)
-        log.error({ requestId, path: ctx.path, err }, 'request failed');
+        log.error({ requestId, path: loggedPath(ctx), err }, 'request failed');
     } finally {
       const ms = Math.round(performance.now() - started);
       const sandboxId = /^\/sandboxes\/([^/]+)/.exec(ctx.path)?.[1];
-      const what = { requestId, ...(sandboxId ? { sandboxId } : {}), method: ctx.method, path: ctx.path };
+      const what = { requestId, ...(sandboxId ? { sandboxId } : {}), method: ctx.method, path: loggedPath(ctx) };
       log.info({ ...what, status: ctx.status, ms }, 'request');
     }
   };
@@ -166,7 +199,7 @@ function answerError(ctx: Context, err: unknown, requestId: string): void {
 const refuseUnrouted: Koa.Middleware = async (ctx, next) => {
   await next();
   if (ctx.body != null) return;
-  if (ctx.status === 404) throw new AppError('NOT_FOUND', `There is nothing at ${ctx.path}.`);
+  if (ctx.status === 404) throw new AppError('NOT_FOUND', `There is nothing at ${loggedPath(ctx)}.`);
   if (ctx.status === 405 || ctx.status === 501)
     throw new AppError('METHOD_NOT_ALLOWED', `${ctx.path} does not take ${ctx.method}.`);
 };

@@ -31,6 +31,21 @@ export class Urls {
     return this.#url(ctx, 'ws', info, `/devtools/page/${targetId}`, this.#ticket(ctx, info, 'automation'));
   }
 
+  /**
+   * Chromium's inspector for one page. With a ticket also where none is needed otherwise: the page has no origin, so it is
+   * a stranger to whoever lets in those of this machine.
+   */
+  inspector(ctx: Context, info: SandboxInfo, targetId: string): string {
+    const { id, createdAt, maxLifetimeSeconds } = info.spec;
+    const ticket =
+      this.#ticket(ctx, info, 'automation') ??
+      this.#access.tickets.make(id, 'automation', createdAt + maxLifetimeSeconds * 1000).text;
+    const socket = new URL(this.#url(ctx, 'ws', info, `/devtools/page/${targetId}`, ticket));
+    const scheme = socket.protocol.slice(0, -1);
+    const query = `${scheme}=${encodeURIComponent(socket.href.slice(`${scheme}://`.length))}`;
+    return `${this.#base(ctx)}/sandboxes/${id}/inspector/${ticket}/inspector.html?${query}`;
+  }
+
   /** The WebSocket that a ticket of this role opens, with this ticket or one that counts for as long as the sandbox may live. */
   ofRole(ctx: Context, info: SandboxInfo, role: TicketRole, ticket = this.#ticket(ctx, info, role)): string {
     return this.#url(ctx, 'ws', info, role === 'automation' ? '/ws/automation' : '/ws/livestream', ticket);

@@ -71,6 +71,7 @@ export async function createRecordings(
     cut,
     exportMkv,
     toMp4,
+    keptMs: limitsOf(config).ageMs,
     ...(archive && config.s3Redirect ? { link: (name) => archive.link(name) } : {}),
     log,
   });

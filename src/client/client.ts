@@ -14,6 +14,9 @@ export type Recording = components['schemas']['RecordingInfo'];
 /** One start of a recorder, file by file. */
 export type RecordedSession = components['schemas']['TimelineSession'];
 
+/** One start of a recorder, as a library shows it. */
+export type RecordingSession = components['schemas']['RecordingSession'];
+
 /** One file that a sandbox's browser has downloaded or is downloading. */
 export type Download = components['schemas']['DownloadInfo'];
 

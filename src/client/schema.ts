@@ -191,6 +191,25 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/sandboxes/{id}/screenshot": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        /** The screen now, as a JPEG. It may be three seconds old, and does not count as activity. */
+        get: operations["getScreenshot"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/sandboxes/{id}/live": {
         parameters: {
             query?: never;
@@ -200,7 +219,11 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** A page that shows and controls the desktop with noVNC. */
+        /**
+         * A page that shows and controls the desktop with noVNC; with `Accept: application/json` what it has to know.
+         * @description May be framed by any site. `?view_only=1`, `resize=scale|off`, `autoconnect=0`, `reconnect=0` and
+         *     `reconnect_delay=<milliseconds>` mean what they mean to noVNC's own page.
+         */
         get: operations["getLivePage"];
         put?: never;
         post?: never;
@@ -279,7 +302,7 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** The pages of this sandbox's browser. `/json` is the same. */
+        /** The pages of this sandbox's browser; `devtoolsFrontendUrl` is Chromium's inspector for each, to be opened in a browser. `/json` is the same. */
         get: operations["listDevToolsTargets"];
         put?: never;
         post?: never;
@@ -544,6 +567,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/recordings/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Recordings by session, which is one start of a recorder, newest first; filters as for `/recordings/`. */
+        get: operations["listSessions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/recordings/{filename}": {
         parameters: {
             query?: never;
@@ -631,6 +671,74 @@ export interface paths {
         };
         /** Who did what, and who was refused, newest first. For keys of the role admin. */
         get: operations["listAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The templates, and what a create with each of them gets where it asks for nothing. */
+        get: operations["listTemplates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How the service stands, and the last hour in samples. Where there are keys, for admins only. */
+        get: operations["getStats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/docs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** This document as a page, from which calls can be tried. */
+        get: operations["getDocs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/console/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The console, a page for people. `/` leads browsers here. */
+        get: operations["getConsole"];
         put?: never;
         post?: never;
         delete?: never;
@@ -838,6 +946,84 @@ export interface components {
             };
         };
         EgressList: string[];
+        LiveAnswer: {
+            /** @constant */
+            code: "SUCCESS";
+            requestId: string;
+            data: {
+                sandboxId: string;
+                status: components["schemas"]["SandboxState"];
+                /**
+                 * @description What this caller may do with the screen.
+                 * @enum {string}
+                 */
+                role: "control" | "view";
+                viewport: components["schemas"]["Viewport"];
+                /** @description Where to connect. */
+                vncUrl: string;
+            };
+        };
+        Viewport: {
+            width: number;
+            height: number;
+        };
+        TemplateListAnswer: {
+            /** @constant */
+            code: "SUCCESS";
+            requestId: string;
+            data: {
+                templates: {
+                    templateName: string;
+                    defaults: components["schemas"]["CreateSandbox"];
+                }[];
+            };
+        };
+        StatsAnswer: {
+            /** @constant */
+            code: "SUCCESS";
+            requestId: string;
+            data: {
+                /**
+                 * Format: date-time
+                 * @description Of the service.
+                 */
+                startedAt: string;
+                maxSandboxes: number;
+                /** @description What starts may take until they wait; absent where the machine does not say. */
+                freeMemoryMb?: number;
+                /** @description Sandboxes started ahead of demand, by template. */
+                pool: {
+                    [key: string]: {
+                        ready: number;
+                        /** @description At most. */
+                        wanted: number;
+                    };
+                };
+                everySeconds: number;
+                /** @description How things stood, and what happened since the sample before. */
+                samples: {
+                    /** Format: date-time */
+                    at: string;
+                    creating: number;
+                    ready: number;
+                    clients: number;
+                    viewers: number;
+                    pool: number;
+                    /** @description Creates that became READY. */
+                    created: number;
+                    /** @description Creates that did not. */
+                    failed: number;
+                    /** @description Median time to READY of the former. */
+                    startMs: number | null;
+                    /** @description Answers of 400 and above. */
+                    refusals: number;
+                    /** @description Of the service itself, in bytes. */
+                    memory: number;
+                    /** @description Through the gateway, both ways. */
+                    bytes: number;
+                }[];
+            };
+        };
         ChangeSandbox: {
             sandboxIdleTimeoutSeconds?: number;
             /** @description Counted from the creation. */
@@ -939,10 +1125,7 @@ export interface components {
                 segment?: number;
                 error?: string;
             };
-            viewport: {
-                width: number;
-                height: number;
-            };
+            viewport: components["schemas"]["Viewport"];
             metadata: {
                 [key: string]: string;
             };
@@ -1027,6 +1210,40 @@ export interface components {
             total: number;
             page: number;
             pageSize: number;
+        };
+        SessionList: {
+            sessions: components["schemas"]["RecordingSession"][];
+            total: number;
+            page: number;
+            pageSize: number;
+        };
+        RecordingSession: {
+            sessionId: string;
+            sandboxId: string;
+            /** @enum {string} */
+            status: "recording" | "completed";
+            /** Format: date-time */
+            startedAt: string;
+            /**
+             * Format: date-time
+             * @description Null while one of its files is not closed.
+             */
+            endedAt: string | null;
+            /** @description Of all closed files. */
+            durationSeconds: number;
+            size: number;
+            /** @description How many files there are. */
+            segments: number;
+            metadata: {
+                [key: string]: string;
+            };
+            /** @description Null while there is none. */
+            posterUrl: string | null;
+            /**
+             * Format: date-time
+             * @description When the first of its files will be removed for its age (BERTH_RECORDINGS_DAYS); null where nothing is.
+             */
+            removedAt: string | null;
         };
         Timeline: {
             sandboxId: string;
@@ -1304,6 +1521,8 @@ export interface components {
     };
     parameters: {
         id: string;
+        /** @description Instead of a key; of the role control. */
+        viewerTicket: string;
         /** @description Chosen by the viewer, with `?viewer=`, else by the service. */
         viewerId: string;
         filename: string;
@@ -1336,6 +1555,10 @@ export type SchemaSession = components['schemas']['Session'];
 export type SchemaAuditEntry = components['schemas']['AuditEntry'];
 export type SchemaCreateSandbox = components['schemas']['CreateSandbox'];
 export type SchemaEgressList = components['schemas']['EgressList'];
+export type SchemaLiveAnswer = components['schemas']['LiveAnswer'];
+export type SchemaViewport = components['schemas']['Viewport'];
+export type SchemaTemplateListAnswer = components['schemas']['TemplateListAnswer'];
+export type SchemaStatsAnswer = components['schemas']['StatsAnswer'];
 export type SchemaChangeSandbox = components['schemas']['ChangeSandbox'];
 export type SchemaBrowserClose = components['schemas']['BrowserClose'];
 export type SchemaActivity = components['schemas']['Activity'];
@@ -1349,6 +1572,8 @@ export type SchemaSandboxAnswer = components['schemas']['SandboxAnswer'];
 export type SchemaSandboxListAnswer = components['schemas']['SandboxListAnswer'];
 export type SchemaRecordingInfo = components['schemas']['RecordingInfo'];
 export type SchemaRecordingList = components['schemas']['RecordingList'];
+export type SchemaSessionList = components['schemas']['SessionList'];
+export type SchemaRecordingSession = components['schemas']['RecordingSession'];
 export type SchemaTimeline = components['schemas']['Timeline'];
 export type SchemaTimelineSession = components['schemas']['TimelineSession'];
 export type SchemaTimelineSegment = components['schemas']['TimelineSegment'];
@@ -1372,6 +1597,7 @@ export type ResponseExport = components['responses']['Export'];
 export type ResponseVideo = components['responses']['Video'];
 export type ResponseError = components['responses']['Error'];
 export type ParameterId = components['parameters']['id'];
+export type ParameterViewerTicket = components['parameters']['viewerTicket'];
 export type ParameterViewerId = components['parameters']['viewerId'];
 export type ParameterFilename = components['parameters']['filename'];
 export type ParameterSessionId = components['parameters']['sessionId'];
@@ -1577,7 +1803,10 @@ export interface operations {
     };
     listViewers: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Instead of a key; of the role control. */
+                ticket?: components["parameters"]["viewerTicket"];
+            };
             header?: never;
             path: {
                 id: components["parameters"]["id"];
@@ -1609,7 +1838,10 @@ export interface operations {
     };
     giveControl: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Instead of a key; of the role control. */
+                ticket?: components["parameters"]["viewerTicket"];
+            };
             header?: never;
             path: {
                 id: components["parameters"]["id"];
@@ -1626,7 +1858,10 @@ export interface operations {
     };
     releaseControl: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Instead of a key; of the role control. */
+                ticket?: components["parameters"]["viewerTicket"];
+            };
             header?: never;
             path: {
                 id: components["parameters"]["id"];
@@ -1641,9 +1876,38 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    getScreenshot: {
+        parameters: {
+            query?: {
+                /** @description At most so many pixels; the height follows. */
+                width?: number;
+            };
+            header?: never;
+            path: {
+                id: components["parameters"]["id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The picture */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/jpeg": string;
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
     getLivePage: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Instead of a key; of the role control or view. */
+                ticket?: string;
+            };
             header?: never;
             path: {
                 id: components["parameters"]["id"];
@@ -1659,6 +1923,7 @@ export interface operations {
                 };
                 content: {
                     "text/html": string;
+                    "application/json": components["schemas"]["LiveAnswer"];
                 };
             };
             default: components["responses"]["Error"];
@@ -2119,6 +2384,37 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    listSessions: {
+        parameters: {
+            query?: {
+                /** @description Only those of this sandbox. */
+                sandboxId?: string;
+                page?: components["parameters"]["page"];
+                page_size?: components["parameters"]["pageSize"];
+                /** @description Only recordings that began at this time or later. */
+                since?: components["parameters"]["since"];
+                /** @description Only recordings that began before this time. */
+                until?: components["parameters"]["until"];
+                status?: components["parameters"]["recordingStatus"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionList"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
     getRecording: {
         parameters: {
             query?: never;
@@ -2270,6 +2566,88 @@ export interface operations {
                 };
             };
             default: components["responses"]["Error"];
+        };
+    };
+    listTemplates: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of them, "default" first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateListAnswer"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getStats: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The oldest sample first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatsAnswer"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getDocs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+        };
+    };
+    getConsole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
         };
     };
     getHealth: {

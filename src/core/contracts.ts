@@ -139,6 +139,8 @@ export interface RuntimeLink {
   pages(): Promise<PageInfo[]>;
   /** Closes a tab, also one that is past answering. False when there is none of this id. */
   closePage(page: string): Promise<boolean>;
+  /** The screen as a JPEG of at most `width` pixels, in base64. */
+  screenshot(width: number): Promise<string>;
   /** Changes limits or metadata; resolves when the runtime has them. */
   change(change: SandboxChange): Promise<void>;
   /** Makes an unclaimed sandbox somebody's; its clocks begin. Rejects when it is not as good as a new one. */

@@ -201,6 +201,11 @@ export class LiveSandbox {
     return this.#asked((link) => link.pages());
   }
 
+  /** The screen as a JPEG of at most `width` pixels. Throws SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE. */
+  async screenshot(width: number): Promise<Buffer> {
+    return Buffer.from(await this.#asked((link) => link.screenshot(width)), 'base64');
+  }
+
   /** False when there is no tab of this id. */
   async closePage(page: string): Promise<boolean> {
     return this.#asked((link) => link.closePage(page));
@@ -244,6 +249,15 @@ export class LiveSandbox {
     const wait = AbortSignal.any([signal, AbortSignal.timeout(BROWSER_WAIT_MS)]);
     await this.#until(() => hasEnded(this.#state) || up(), wait, 'BROWSER_UNREACHABLE', why);
     this.#assertAlive();
+  }
+
+  /** The way to the browser's DevTools for who is no client, waiting for the next one where none is up. Throws as {@link attach}. */
+  async devToolsWay(signal: AbortSignal): Promise<Way> {
+    const up = (): boolean => hasEnded(this.#state) || this.#status?.devtools !== undefined;
+    const wait = AbortSignal.any([signal, AbortSignal.timeout(BROWSER_WAIT_MS)]);
+    await this.#until(up, wait, 'BROWSER_UNREACHABLE', 'its browser is down');
+    this.#assertAlive();
+    return this.#wayOf('client');
   }
 
   /** A client closes the browser. */

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { assertMayChange, type Principal, sees } from './access.ts';
 import type { Admission } from './admission.ts';
-import type { Driver, Log, OpenRuntimeLink, Registry } from './contracts.ts';
+import type { Driver, Log, OpenRuntimeLink, Registry, Way } from './contracts.ts';
 import type { Control, Onlooker, Viewer } from './control.ts';
 import type { PoolSize } from './demand.ts';
 import { assertEgress, type EgressInput, sealedEgress } from './egress.ts';
@@ -24,6 +24,7 @@ import {
   type RecordingQuality,
   type SandboxSpec,
 } from './sandbox.ts';
+import { Screenshots } from './screenshots.ts';
 
 /** What a caller may ask for at creation; shapes and bounds are checked against openapi.yaml before it comes here. Seconds. */
 export interface CreateInput {
@@ -91,6 +92,7 @@ const READY_WAIT_MS = 30_000;
 export class Sandboxes {
   readonly #options: SandboxesOptions;
   readonly #live = new Map<string, LiveSandbox>();
+  readonly #screenshots = new Screenshots();
   readonly #keys = new IdempotencyKeys((id) => this.find(id));
   readonly #removals: Removals;
   readonly #tenantLimits: TenantLimits;
@@ -267,6 +269,14 @@ export class Sandboxes {
     return live.pages();
   }
 
+  /** The screen as a JPEG of at most `width` pixels. Throws as {@link pages}. */
+  async screenshot(principal: Principal, id: string, width: number): Promise<Buffer> {
+    this.get(principal, id);
+    const live = await this.#readyOne(id, AbortSignal.timeout(READY_WAIT_MS));
+    // An id may be another tenant's soon after.
+    return this.#screenshots.get(`${id} ${live.spec.createdAt} ${width}`, () => live.screenshot(width));
+  }
+
   /** Closes a tab, also one that is past answering. Throws as {@link pages}, and NOT_FOUND. */
   async closePage(principal: Principal, id: string, page: string): Promise<void> {
     assertMayChange(principal);
@@ -299,6 +309,12 @@ export class Sandboxes {
   /** Ends the connections to a sandbox that were let in with this ticket, or with any. */
   endTicket(id: string, ticketId?: string): void {
     this.#live.get(id)?.endTicket(ticketId);
+  }
+
+  /** The way to a browser's DevTools for who is no client. Throws as {@link attach}. */
+  async devToolsWay(id: string): Promise<Way> {
+    const signal = AbortSignal.timeout(READY_WAIT_MS);
+    return (await this.#readyOne(id, signal)).devToolsWay(signal);
   }
 
   /** Whether nobody is admitted any more. */

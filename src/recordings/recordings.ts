@@ -9,6 +9,7 @@ import { info, isClosed, isPlayable, type Recording, type RecordingInfo, statusO
 import type { Library } from './library.ts';
 import { newestFirst } from './order.ts';
 import type { Posters } from './posters.ts';
+import { type SessionInfo, sessionsOf } from './sessions.ts';
 import { type TimelineSession, timeline } from './timeline.ts';
 
 /** One page of a list. `total` counts all pages' recordings; pages begin with 1. */
@@ -17,6 +18,11 @@ export interface RecordingPage {
   readonly total: number;
   readonly page: number;
   readonly pageSize: number;
+}
+
+/** One page of sessions, as {@link RecordingPage}. */
+export interface SessionPage extends Omit<RecordingPage, 'recordings'> {
+  readonly sessions: SessionInfo[];
 }
 
 /** Whether the caller may know of what this tenant owns, or of what nobody does. What is not visible looks exactly like what does not exist. */
@@ -70,6 +76,8 @@ export interface RecordingsDeps {
   readonly exportMkv: ExportMkv;
   /** Destroyed, it destroys the MKV. */
   readonly toMp4: (mkv: Readable, options: { readonly durationMs?: number | undefined }) => Readable;
+  /** How long a file is kept after its end, in milliseconds; 0 or absent: for ever. */
+  readonly keptMs?: number;
   /** Where a file that only the archive has may be fetched; absent when they all go through us. */
   readonly link?: (name: SegmentName) => Promise<string>;
   readonly log: Log;
@@ -102,6 +110,17 @@ export class Recordings {
       page,
       pageSize,
     };
+  }
+
+  /** One page of sessions, newest first; a session counts by its files that the filters leave. Throws as {@link list}. */
+  async sessions(query: ListQuery): Promise<SessionPage> {
+    const { page, pageSize, sandboxId } = query;
+    this.#assertSandbox(query);
+    const wanted = filterOf(query);
+    const all = [...(await this.#deps.library.unread(sandboxId)), ...this.#deps.library.closed(sandboxId)];
+    const sessions = sessionsOf(wanted ? all.filter(wanted) : all, this.#deps.keptMs ?? 0);
+    const first = (page - 1) * pageSize;
+    return { sessions: sessions.slice(first, first + pageSize), total: sessions.length, page, pageSize };
   }
 
   /** All sessions of a sandbox, the first one first. Throws as {@link list}. */

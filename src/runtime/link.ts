@@ -141,6 +141,10 @@ class ControlLink implements RuntimeLink {
     return this.#call({ name: 'pages' });
   }
 
+  screenshot(width: number): Promise<string> {
+    return this.#call({ name: 'screenshot', width });
+  }
+
   closePage(page: string): Promise<boolean> {
     return this.#call({ name: 'closePage', page });
   }

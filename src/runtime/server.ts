@@ -21,6 +21,7 @@ export type Call =
   | { readonly name: 'change'; readonly change: SandboxChange }
   | { readonly name: 'claim'; readonly claim: RuntimeClaim }
   | { readonly name: 'pages' }
+  | { readonly name: 'screenshot'; readonly width: number }
   | { readonly name: 'closePage'; readonly page: string };
 
 /** What the runtime says: its status after each change, and the outcome of a `call`. */
@@ -122,6 +123,8 @@ export class RuntimeServer {
         return this.#supervisor.claim(call.claim);
       case 'pages':
         return this.#supervisor.watcher.pages();
+      case 'screenshot':
+        return (await this.#supervisor.screenshot(call.width)).toString('base64');
       case 'closePage':
         return this.#supervisor.watcher.closePage(call.page);
     }

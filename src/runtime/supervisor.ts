@@ -20,6 +20,7 @@ import { listenForBrowser } from './egress.ts';
 import { oomKills } from './memory.ts';
 import { type Child, describeExit, Keeper } from './processes.ts';
 import { Recorder } from './recorder.ts';
+import { takeScreenshot } from './screenshot.ts';
 import { endWhenStuck, startVnc } from './vnc.ts';
 import { Watcher } from './watcher.ts';
 
@@ -235,6 +236,13 @@ export class Supervisor {
   get watcher(): Watcher {
     if (!this.#watcher || !this.#devtools) throw new Error('the browser is down');
     return this.#watcher;
+  }
+
+  /** The screen as a JPEG of at most `width` pixels. */
+  async screenshot(width: number): Promise<Buffer> {
+    const screen = await this.#xvfb;
+    if (!screen || this.#ending) throw new Error('there is no screen');
+    return takeScreenshot(this.#config, screen.display, width);
   }
 
   /** Arms the timer for whichever limit strikes next. Called after whatever moves a limit. */

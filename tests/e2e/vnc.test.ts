@@ -205,10 +205,7 @@ describe('The built-in live page', () => {
     const screen = await viewer.newPage();
     await screen.goto(box.liveViewUrl as string);
     assert.equal(await screen.title(), 'Berth live view');
-    await waitFor(
-      async () => (await screen.getByRole('status').textContent()) === '',
-      'the live page to say that it is connected',
-    );
+    await waitFor(() => isLive(screen), 'the live page to say that it is connected');
     await assertShowsBlocks(screen);
     await screen.close();
   });
@@ -217,13 +214,10 @@ describe('The built-in live page', () => {
     const mine = await service.client.create();
     const screen = await viewer.newPage();
     await screen.goto(mine.liveViewUrl as string);
-    const status = screen.getByRole('status');
-    await waitFor(async () => (await status.textContent()) === '', 'the live page to say that it is connected');
+    await waitFor(() => isLive(screen), 'the live page to say that it is connected');
     await service.client.delete(mine.sandboxId);
-    await waitFor(
-      async () => /ended/.test((await status.textContent()) ?? ''),
-      'the live page to say that the sandbox has ended',
-    );
+    await screen.getByRole('heading', { name: 'This sandbox has ended' }).waitFor(LIMIT);
+    await screen.getByText('Somebody stopped it.').waitFor();
     await screen.close();
   });
 });
@@ -302,6 +296,10 @@ function css([r, g, b]: Rgb): string {
 async function onScreen({ x, y }: Point): Promise<Point> {
   const [left, top] = (await page.evaluate('[screenX, screenY + outerHeight - innerHeight]')) as [number, number];
   return { x: left + x, y: top + y };
+}
+
+async function isLive(screen: ViewerPage): Promise<boolean> {
+  return (await screen.locator('.screen-state').textContent()) === 'Live';
 }
 
 async function assertShowsBlocks(screen: ViewerPage): Promise<void> {

@@ -1,0 +1,3 @@
+import { again } from './again.ts';
+
+await again('console', () => import('../console.test.ts'));
