@@ -72,7 +72,9 @@ async function sendPage(ctx: Context, answer: IncomingMessage): Promise<void> {
   const html = Buffer.concat(chunks).toString();
   ctx.type = 'text/html';
   ctx.set('Cache-Control', 'no-store');
-  ctx.body = html.replace('<script type="module"', `<script src="./${STORAGE_NAME}"></script>\n<script type="module"`);
+  // No picture of ours either: it would be asked for, and may not be had.
+  const ahead = `<link rel="icon" href="data:,">\n<script src="./${STORAGE_NAME}"></script>\n`;
+  ctx.body = html.replace('<script type="module"', `${ahead}<script type="module"`);
 }
 
 /** Throws BROWSER_UNREACHABLE. */

@@ -206,7 +206,7 @@ describe('A service that is restarted', () => {
     const { sandboxId } = await client.create();
     await visitor.page.getByRole('link', { name: new RegExp(sandboxId) }).waitFor();
     await client.delete(sandboxId);
-    await visitor.page.getByRole('heading', { name: 'None is running' }).waitFor();
+    await visitor.page.getByRole('link', { name: new RegExp(sandboxId) }).waitFor({ state: 'detached' });
     await visitor.leave();
   });
 });

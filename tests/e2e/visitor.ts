@@ -52,7 +52,7 @@ export class Visitor {
   static async come(browser: Browser, service: Service, options: VisitorOptions = {}): Promise<Visitor> {
     const { width = 1280, height = 800, scheme = 'light', expected } = options;
     const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
-    context.setDefaultTimeout(Number(process.env.HC_T ?? 60_000));
+    context.setDefaultTimeout(60_000);
     return new Visitor(context, await context.newPage(), service, expected);
   }
 

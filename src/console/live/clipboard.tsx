@@ -40,8 +40,8 @@ export function Clipboard({ connection }: { connection: ScreenConnection }) {
           class="button small"
           title="Key by key into what has the focus; also where the sandbox has no clipboard"
           onClick={() => {
-            connection.type(text);
             connection.focus();
+            void connection.type(text);
           }}
         >
           Type it

@@ -26,6 +26,9 @@ export interface ConnectionOptions {
 const LONGEST_WAIT_MS = 10_000;
 /** noVNC's own way to type: a character as X11 has it, with what Unicode has beyond Latin 1 above this number. */
 const UNICODE_KEYSYMS = 0x0100_0000;
+const SHIFT_KEYSYM = 0xffe1;
+/** What the keyboard of a sandbox has behind its shift key. */
+const SHIFTED = /^[A-Z~!@#$%^&*()_+{}|:"<>?]$/;
 
 /** One screen of a page: connects, says how it stands, and connects again when the connection breaks. */
 export class ScreenConnection {
@@ -93,7 +96,10 @@ export class ScreenConnection {
     this.#rfb?.focus({ preventScroll: true });
   }
 
+  /** Gives the keyboard back. What is held down is released first: its own release would go elsewhere. */
   blur(): void {
+    // The one way that noVNC leaves open: it believes that the window has lost the focus.
+    dispatchEvent(new Event('blur'));
     this.#rfb?.blur();
   }
 
@@ -102,12 +108,18 @@ export class ScreenConnection {
     this.#rfb?.clipboardPasteFrom(text);
   }
 
-  /** Types text key by key, for where the sandbox has no clipboard. */
-  type(text: string): void {
+  /** Types text key by key, for where the sandbox has no clipboard. What no American keyboard has needs a TigerVNC of 1.15. */
+  async type(text: string): Promise<void> {
     for (const character of text.replaceAll('\r\n', '\n')) {
       const code = character.codePointAt(0) as number;
       const keysym = code === 10 ? 0xff0d : code === 9 ? 0xff09 : code < 0x100 ? code : UNICODE_KEYSYMS + code;
+      // TigerVNC before 1.15 presses the key and leaves the rest to whoever types.
+      const shifted = SHIFTED.test(character);
+      if (shifted) this.#rfb?.sendKey(SHIFT_KEYSYM, 'ShiftLeft', true);
       this.#rfb?.sendKey(keysym, null);
+      if (shifted) this.#rfb?.sendKey(SHIFT_KEYSYM, 'ShiftLeft', false);
+      // A character that no key has gets one made for it, of which the sandbox's programs have to hear first.
+      await new Promise((next) => setTimeout(next, code < 0x80 ? 10 : 80));
     }
   }
 
