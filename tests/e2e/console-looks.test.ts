@@ -106,6 +106,8 @@ describe('Every page', () => {
   it('has dialogs without a serious fault, which keep the focus and give it back.', LIMIT, async () => {
     const visitor = await Visitor.come(browser, service);
     await visitor.open();
+    // The list is there: what comes while the dialog is open may put another button in this one's place.
+    await visitor.page.getByRole('link', { name: new RegExp(box.sandboxId) }).waitFor();
     const opener = visitor.page.getByRole('button', { name: 'New sandbox' });
     await opener.click();
     await visitor.page.getByRole('dialog').waitFor();
