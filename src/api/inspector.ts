@@ -10,6 +10,8 @@ import { principalOf } from './context.ts';
 
 /** A browser that takes longer to answer for one of its files is stuck, in milliseconds. */
 const ANSWER_LIMIT_MS = 10_000;
+/** The page itself is read whole, to be changed; Chromium's has some 10 KB. In bytes. */
+const MAX_PAGE = 1024 * 1024;
 /** Headers of a file that are passed on; whatever else a sandbox says is not. */
 const PASSED_ON = ['content-type', 'content-length'];
 
@@ -68,7 +70,13 @@ export function inspectorRoutes(router: Router, { sandboxes }: { readonly sandbo
 
 async function sendPage(ctx: Context, answer: IncomingMessage): Promise<void> {
   const chunks: Buffer[] = [];
-  for await (const chunk of answer) chunks.push(chunk as Buffer);
+  let size = 0;
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    // Leaving the loop ends the connection.
+    if (size > MAX_PAGE) throw new AppError('BROWSER_UNREACHABLE', `The inspector has more than ${MAX_PAGE} bytes.`);
+    chunks.push(chunk);
+  }
   const html = Buffer.concat(chunks).toString();
   ctx.type = 'text/html';
   ctx.set('Cache-Control', 'no-store');

@@ -69,6 +69,9 @@ function upgrade(address: RuntimeAddress, signal: AbortSignal): Promise<Socket> 
   });
 }
 
+/** Longest line that a runtime may send, in characters: a picture of the screen in base64. */
+const MAX_ANSWER = 4 * 1024 * 1024;
+
 class ControlLink implements RuntimeLink {
   readonly #socket: Socket;
   #status: SandboxStatus | undefined;
@@ -80,13 +83,14 @@ class ControlLink implements RuntimeLink {
   constructor(socket: Socket, events: RuntimeLinkEvents) {
     this.#socket = socket;
     socket.on('error', () => socket.destroy());
-    onJsonLines<Partial<ControlEvent> | null>(socket, (event) => {
+    const onEvent = (event: Partial<ControlEvent> | null): void => {
       if (event?.type === 'result') this.#settle(event);
       else if (event?.type === 'status' && isStatus(event.status)) {
         this.#status = event.status;
         events.onStatus(event.status);
       } else socket.destroy();
-    });
+    };
+    onJsonLines(socket, onEvent, MAX_ANSWER);
     // A runtime that is stuck keeps no clock either, so its silence is the end of the connection.
     const pings = setInterval(() => this.#call({ name: 'ping' }).catch(() => socket.destroy()), PING_EVERY_MS);
     socket.once('close', () => {

@@ -16,6 +16,10 @@ const CALL_MS = 5000;
 /** What a page may take to answer before the list of pages calls it unresponsive, in milliseconds. */
 const PAGE_ANSWER_MS = 1000;
 
+/** What is told of a tab, in characters: pages choose both, and Chromium takes two million of an address. */
+const MAX_TITLE = 1000;
+const MAX_URL = 8192;
+
 interface TargetInfo {
   readonly targetId: string;
   readonly type: string;
@@ -75,8 +79,8 @@ export class Watcher {
     return Promise.all(
       targets.map(async ({ targetId, title, url }) => ({
         id: targetId,
-        title,
-        url,
+        title: title.slice(0, MAX_TITLE),
+        url: url.slice(0, MAX_URL),
         health: await this.#healthOf(targetId),
       })),
     );

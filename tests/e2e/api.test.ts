@@ -93,16 +93,59 @@ describe('the API of a service without keys', { timeout: 3 * LIMIT.timeout }, ()
     const id = sandbox.sandboxId;
     assert.equal((await expect(service, 200, 'getSandbox', { id })).json.data.createdAt, sandbox.createdAt);
     assert.deepEqual((await expect(service, 200, 'getSandboxHealth', { id })).json, { status: 'ok' });
-    assert.ok((await expect(service, 200, 'getLivePage', { id })).text.includes(JSON.stringify(sandbox.vncUrl)));
+    assert.match((await expect(service, 200, 'getLivePage', { id })).text, /^<!doctype html>/i);
     const version = (await expect(service, 200, 'getDevToolsVersion', { id })).json;
     assert.match(version.Browser, /^Chrome\//);
     assert.equal(version.webSocketDebuggerUrl, sandbox.cdpUrl);
     const [target] = (await expect(service, 200, 'listDevToolsTargets', { id })).json;
     assert.equal(target.type, 'page');
     assert.equal(target.webSocketDebuggerUrl, `${socketOf(service.url)}/sandboxes/${id}/devtools/page/${target.id}`);
-    assert.equal(target.devtoolsFrontendUrl, undefined);
+    assert.match(
+      target.devtoolsFrontendUrl,
+      new RegExp(`^${service.url}/sandboxes/${id}/inspector/[^/]+/inspector.html\\?ws`),
+    );
     assert.ok((await expect(service, 200, 'getDevToolsProtocol', { id })).json.domains.length > 30);
     assert.equal(await upgrade(target.webSocketDebuggerUrl), 101);
+  });
+
+  it('shows its screen, whatever is on it', async () => {
+    const id = sandbox.sandboxId;
+    const jpeg = async (query = ''): Promise<number> => {
+      const { text, headers } = await expect(service, 200, 'getScreenshot', { id, query });
+      assert.equal(headers.get('content-type'), 'image/jpeg');
+      assert.ok(text.startsWith('\xff\xd8\xff') && text.endsWith('\xff\xd9'), 'a JPEG, whole');
+      return text.length;
+    };
+    assert.ok((await jpeg('width=320')) < 100_000);
+    await expect(service, 400, 'getScreenshot', { id, query: 'width=5' });
+    const browser = await puppeteer.connect({ browserWSEndpoint: sandbox.cdpUrl ?? '', defaultViewport: null });
+    const page = (await browser.pages())[0] ?? assert.fail('no page');
+    await page.setContent('<style>*{margin:0}</style><canvas width="1280" height="720"></canvas>');
+    // Noise, which no compression makes small.
+    await page.evaluate(`{
+      const context = document.querySelector('canvas').getContext('2d');
+      const image = context.createImageData(1280, 720);
+      for (let i = 0; i < image.data.length; i += 65536) crypto.getRandomValues(image.data.subarray(i, i + 65536));
+      for (let i = 3; i < image.data.length; i += 4) image.data[i] = 255;
+      context.putImageData(image, 0, 0);
+    }`);
+    await waitFor(
+      async () => (await jpeg('width=1279')) > 200_000 || (await jpeg('width=1280')) > 200_000,
+      'the noise to be on the screen',
+    );
+    await page.goto('about:blank');
+    await browser.disconnect();
+  });
+
+  it('shows what else there is: templates, sessions, how the service stands, its pages', async () => {
+    const { templates } = (await expect(service, 200, 'listTemplates')).json.data;
+    assert.equal(templates[0].templateName, 'default');
+    await expect(service, 200, 'listSessions');
+    const stats = (await expect(service, 200, 'getStats')).json.data;
+    assert.deepEqual([stats.maxSandboxes, Array.isArray(stats.samples)], [20, true]);
+    for (const operation of ['getDocs', 'getConsole']) {
+      assert.match((await expect(service, 200, operation)).text, /^<!doctype html>/i, operation);
+    }
   });
 
   it('records it, lists what it recorded, hands it out and deletes it', async () => {

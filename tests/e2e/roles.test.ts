@@ -32,7 +32,7 @@ interface Rule {
 const LOOK: Rule = { viewer: 'allowed' };
 const CHANGE: Rule = { viewer: 403 };
 const ADMIN: Rule = { viewer: 403, user: 403 };
-const PUBLIC = ['getHealth', 'getReadiness', 'getOpenapi'];
+const PUBLIC = ['getHealth', 'getReadiness', 'getOpenapi', 'getDocs', 'getConsole'];
 
 /** Operations that are not simply a look (GET) or a change (everything else) by somebody of the sandbox's tenant. */
 const RULES: Readonly<Record<string, Rule>> = {
@@ -43,7 +43,10 @@ const RULES: Readonly<Record<string, Rule>> = {
   getSession: { ...LOOK, nobodys: true },
   beginSession: { ...LOOK, nobodys: true },
   endSession: { ...LOOK, nobodys: true },
+  listSessions: { ...LOOK, nobodys: true },
+  listTemplates: { ...LOOK, nobodys: true },
   getMetrics: ADMIN,
+  getStats: ADMIN,
   listAudit: ADMIN,
   // They answer with what drives the browser, or say who may.
   getDevToolsVersion: { ...CHANGE, tickets: ['automation'] },
