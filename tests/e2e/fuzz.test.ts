@@ -1,6 +1,6 @@
 /**
  * Nonsense for every operation of openapi.yaml: names, queries, headers, bodies and methods that nobody should send. Whatever comes,
- * the answer is a refusal as the document promises it, and nothing has changed. `BERTH_FUZZ_SECONDS` (20) says for how
+ * the answer is a refusal as the document promises it, and nothing has changed. `BERTH_FUZZ_SECONDS` (8) says for how
  * long, `BERTH_SEED` which nonsense.
  */
 import assert from 'node:assert/strict';
@@ -13,7 +13,7 @@ import { Random } from '../contract/random.ts';
 import { contract } from './contract.ts';
 import { LIMIT, type Service, startService, UNLIMITED } from './service.ts';
 
-const SECONDS = Number(process.env.BERTH_FUZZ_SECONDS ?? 20);
+const SECONDS = Number(process.env.BERTH_FUZZ_SECONDS ?? 8);
 const SEED = Number(process.env.BERTH_SEED ?? Date.now() % 1_000_000);
 const KEY = 'key-fuzz-1679091c5a880fa';
 

@@ -7,7 +7,7 @@ import { DRIVER } from './drivers.ts';
 import { LIMIT, type Service, startService } from './service.ts';
 
 /** How long each page has its way, in milliseconds. */
-const RAGE_MS = 1500;
+const RAGE_MS = 1000;
 
 /** What a page does on a click, which allows it more than a script alone. */
 const ATTACKS: Readonly<Record<string, string>> = {
