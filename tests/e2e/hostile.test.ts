@@ -12,8 +12,6 @@ const RAGE_MS = 1000;
 /** What a page does on a click, which allows it more than a script alone. */
 const ATTACKS: Readonly<Record<string, string>> = {
   'endless alerts': 'setInterval(() => { alert(1); confirm(2); prompt(3); }, 0)',
-  'a dialog before it goes':
-    'onbeforeunload = (e) => { e.preventDefault(); return "stay"; }; location = "about:blank?x"',
   popups: 'setInterval(() => { for (let i = 0; i < 20; i++) open("about:blank", "", "width=100,height=100"); }, 10)',
   'windows that open windows':
     'const bomb = () => { const w = open(); if (w) { w.setTimeout(bomb, 50); setTimeout(bomb, 50); } }; bomb()',
@@ -22,26 +20,16 @@ const ATTACKS: Readonly<Record<string, string>> = {
   'print dialogs': 'setInterval(() => print(), 10)',
   'downloads without an end':
     'const b = URL.createObjectURL(new Blob([new Uint8Array(8e6)])); setInterval(() => { const a = document.createElement("a"); a.href = b; a.download = "x" + Math.random(); a.click(); }, 20)',
-  'a fork bomb of workers':
-    'const w = URL.createObjectURL(new Blob(["for (;;) Math.random()"])); for (let i = 0; i < 500; i++) new Worker(w)',
   'workers that start workers':
     'const code = "onmessage = (e) => setInterval(() => { try { new Worker(e.data).postMessage(e.data) } catch {} }, 1)"; const u = URL.createObjectURL(new Blob([code])); for (let i = 0; i < 50; i++) new Worker(u).postMessage(u)',
   'history spam': 'for (let i = 0; ; i++) history.pushState({ i }, "", "#" + i)',
   'a busy loop': 'for (;;);',
   'frames in frames':
     'const add = (d) => { for (let i = 0; i < 5; i++) { const f = d.createElement("iframe"); d.body.append(f); setTimeout(() => add(f.contentDocument), 10); } }; add(document)',
-  'a page that loads itself': 'setInterval(() => location.reload(), 1)',
-  'console spam': 'setInterval(() => { for (let i = 0; i < 1000; i++) console.log("x".repeat(1000)); }, 1)',
   'titles and addresses without an end': 'setInterval(() => { document.title = "x".repeat(1e6) + Math.random(); }, 1)',
 };
 /** Those that are after the machine, which a container has another one of. */
-const IN_CONTAINERS_TOO = [
-  'popups',
-  'downloads without an end',
-  'a fork bomb of workers',
-  'workers that start workers',
-  'frames in frames',
-];
+const IN_CONTAINERS_TOO = ['downloads without an end', 'workers that start workers', 'frames in frames'];
 /** What the limits of a container are for. */
 const IN_CONTAINERS: Readonly<Record<string, string>> = {
   'all the memory':

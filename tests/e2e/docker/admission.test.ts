@@ -1,3 +1,0 @@
-import { again } from './again.ts';
-
-await again('admission', () => import('../admission.test.ts'));
