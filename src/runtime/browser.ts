@@ -78,8 +78,9 @@ function chromiumArgs(config: RuntimeConfig, egressPort: number): string[] {
     `--host-resolver-rules=MAP ${EGRESS_HOST} 127.0.0.1:${egressPort}, MAP * ~NOTFOUND`,
     '--webrtc-ip-handling-policy=disable_non_proxied_udp',
     ...['--window-position=0,0', `--window-size=${width},${height}`, '--start-maximized'],
-    // --test-type hides the warning bar that would cover part of every screenshot.
-    ...(config.chromiumSandbox ? [] : ['--no-sandbox', '--test-type']),
+    // Chromium warns of --host-resolver-rules and --no-sandbox in a bar across the first tab, unless it is told that it is under test.
+    '--test-type',
+    ...(config.chromiumSandbox ? [] : ['--no-sandbox']),
     'about:blank',
   ];
 }

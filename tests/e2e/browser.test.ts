@@ -72,6 +72,18 @@ function failure(call: Promise<unknown>): Promise<string> {
   );
 }
 
+describe('the first tab', () => {
+  it('has all the room that later ones have: no bar that warns of flags lies over it', LIMIT, async () => {
+    await withSandbox({}, async (_sandbox, browser) => {
+      const [first] = await browser.pages();
+      const later = await browser.newPage();
+      const height = (page: Page | undefined): Promise<unknown> | undefined => page?.evaluate('innerHeight');
+      assert.ok(Number(await height(later)) > 500);
+      assert.equal(await height(first), await height(later));
+    });
+  });
+});
+
 describe('a tab that crashes', () => {
   it('ends the calls that are under way with the reason, and works again', LIMIT, async () => {
     await withSandbox({}, async (sandbox, browser) => {
