@@ -25,19 +25,38 @@ export async function readKeysFile(file: string): Promise<readonly ApiKey[]> {
   }
 }
 
-/** Keeps the ring at what the file says. Answers what ends that. */
+/**
+ * Keeps the ring at what the file says; where it cannot be read it is tried again, since a key that was taken away must
+ * not open doors until the next change only because there was no file descriptor left. Answers what ends that.
+ */
 export function watchKeysFile(file: string, ring: KeyRing, log: Log): () => void {
+  let again: NodeJS.Timeout | undefined;
+  let told: string | undefined;
+  let ended = false;
   const look = async (): Promise<void> => {
+    clearTimeout(again);
     try {
-      ring.setFiled(await readKeysFile(file));
+      const keys = await readKeysFile(file);
+      if (ended) return;
+      ring.setFiled(keys);
+      told = undefined;
       log.info({ file, keys: ring.size }, 'the keys have changed');
     } catch (err) {
-      log.error({ file, err }, 'the keys file cannot be read: the keys stay as they were');
+      if (ended) return;
+      const why = (err as Error).message;
+      if (why !== told) log.error({ file, err }, 'the keys file cannot be read: the keys stay as they were');
+      told = why;
+      clearTimeout(again);
+      again = setTimeout(() => void look(), LOOK_EVERY_MS).unref();
     }
   };
   const onChange = (): void => void look();
   watchFile(file, { interval: LOOK_EVERY_MS, persistent: false }, onChange);
-  return () => unwatchFile(file, onChange);
+  return () => {
+    ended = true;
+    clearTimeout(again);
+    unwatchFile(file, onChange);
+  };
 }
 
 /**

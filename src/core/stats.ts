@@ -90,6 +90,15 @@ export class Stats {
     }
   }
 
+  /** The sample before knows best while there is no file descriptor left: Node asks /proc, and a timer that throws ends the service. */
+  #memory(): number {
+    try {
+      return process.memoryUsage.rss();
+    } catch {
+      return this.#samples.at(-1)?.memory ?? 0;
+    }
+  }
+
   #take(): void {
     const { live, poolReady, counters } = this.#deps;
     const all = live();
@@ -111,7 +120,7 @@ export class Stats {
       failed: news.length - created.length,
       startMs: times[Math.floor(times.length / 2)] ?? null,
       refusals: refusals - this.#refusalsBefore,
-      memory: process.memoryUsage.rss(),
+      memory: this.#memory(),
       bytes: bytes - this.#bytesBefore,
     });
     if (this.#samples.length > KEPT) this.#samples.shift();

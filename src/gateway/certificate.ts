@@ -52,7 +52,10 @@ export class CertificateWatch {
   readonly #log: Log;
   readonly #timer: NodeJS.Timeout;
   #current: Certificate;
+  /** Of the files that were taken last. */
   #stamp: string | undefined;
+  /** Why those of now were not, as it was told. */
+  #refused: string | undefined;
   #looking = false;
   #closed = false;
 
@@ -89,18 +92,25 @@ export class CertificateWatch {
     }
   }
 
+  /** What could not be taken is tried again each time, changed or not: there may have been no file descriptor left. */
   #take(stamp: string): void {
-    this.#stamp = stamp;
     try {
       const next = readCertificate(this.#paths);
-      if (next.cert.equals(this.#current.cert) && next.key.equals(this.#current.key)) return;
-      this.#renew(next);
-      this.#current = next;
-      const { validTo } = new X509Certificate(next.cert);
-      this.#log.info({ cert: this.#paths.cert, validTo }, 'the certificate has been renewed');
+      this.#refused = undefined;
+      if (!next.cert.equals(this.#current.cert) || !next.key.equals(this.#current.key)) this.#serve(next);
+      this.#stamp = stamp;
     } catch (err) {
-      this.#log.warn({ why: (err as Error).message }, 'the certificate was not renewed: the one before stays');
+      const why = (err as Error).message;
+      if (why !== this.#refused) this.#log.warn({ why }, 'the certificate was not renewed: the one before stays');
+      this.#refused = why;
     }
+  }
+
+  #serve(next: Certificate): void {
+    this.#renew(next);
+    this.#current = next;
+    const { validTo } = new X509Certificate(next.cert);
+    this.#log.info({ cert: this.#paths.cert, validTo }, 'the certificate has been renewed');
   }
 
   /** Of what the paths lead to now, links followed. */
