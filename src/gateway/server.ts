@@ -28,6 +28,10 @@ import { webSocketRoute } from './routes.ts';
 const LIBUS_LISTEN_DEFAULT = 0;
 const LIBUS_LISTEN_EXCLUSIVE_PORT = 1;
 
+/** A turn of the event loop this short, in milliseconds, had nothing to do; how many are looked at for one. */
+const QUIET_TURN_MS = 0.05;
+const MAX_TURNS = 10_000;
+
 /** The public door on uWebSockets.js: WebSockets are joined to sandboxes here, everything else goes to the API. */
 export class Gateway implements Front {
   readonly #options: GatewayOptions;
@@ -119,10 +123,17 @@ export class Gateway implements Front {
     this.#apps.push(app);
     const before = [...this.#listening];
     this.#listenOn(app, host, port, LIBUS_LISTEN_DEFAULT);
-    // In the check phase, right after all that had connected to the old one was accepted: who is still in its queue is reset.
-    setImmediate(() => {
-      for (const socket of before) this.#stopListening(socket);
-    });
+    // Who has connected to the old one and is not accepted at its end is reset. The event loop accepts all in its poll phase,
+    // which an immediate comes right after: the end is there, in a turn short enough that hardly anybody came meanwhile.
+    let turn = Number.NEGATIVE_INFINITY;
+    const look = (turnsLeft: number): void => {
+      const now = performance.now();
+      if (now - turn > QUIET_TURN_MS && turnsLeft > 0) {
+        turn = now;
+        setImmediate(look, turnsLeft - 1);
+      } else for (const socket of before) this.#stopListening(socket);
+    };
+    setImmediate(look, MAX_TURNS);
   }
 
   #stopListening(socket: us_listen_socket): void {
