@@ -55,8 +55,8 @@ interface LiveOptions {
 
 /** How long a browser that was told to close may take before new clients get it again, in milliseconds. */
 const CLOSING_MS = 5000;
-/** How long a client that joins waits for a browser that is being started again, in milliseconds. */
-const BROWSER_WAIT_MS = 10_000;
+/** How long a client that joins waits for a browser that is being started again, in milliseconds: as long as Puppeteer and Playwright do by default. */
+const BROWSER_WAIT_MS = 30_000;
 /** A control connection that broke is opened again within this time, else the runtime counts as dead. */
 const RELINK_MS = 2000;
 
