@@ -1,6 +1,6 @@
 import type { Router } from '@koa/router';
+import type { Template } from '../core/input.ts';
 import { DEFAULTS } from '../core/sandbox.ts';
-import type { Template } from '../core/sandboxes.ts';
 
 /** What a template leaves out, by the names of `POST /sandboxes`. */
 const { idleTimeoutSeconds: sandboxIdleTimeoutSeconds, ...others } = DEFAULTS;

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Validator } from '../api/validate.ts';
 import { assertEgress } from '../core/egress.ts';
-import type { Template } from '../core/sandboxes.ts';
+import type { Template } from '../core/input.ts';
 
 /** As `templateName` may be. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;

@@ -4,63 +4,17 @@ import type { Admission } from './admission.ts';
 import type { Driver, Log, OpenRuntimeLink, Registry, Way } from './contracts.ts';
 import type { Control, Onlooker, Viewer } from './control.ts';
 import type { PoolSize } from './demand.ts';
-import { assertEgress, type EgressInput, sealedEgress } from './egress.ts';
 import { AppError } from './errors.ts';
 import type { Events } from './events.ts';
 import { type Earlier, IdempotencyKeys, idempotencyOf } from './idempotency.ts';
+import { type ChangeInput, type CreateInput, merged, specOf, type Template, withoutCredentials } from './input.ts';
 import { TenantLimits } from './limits.ts';
 import { LiveSandbox, type SandboxInfo, type Turn } from './live.ts';
 import { Pool } from './pool.ts';
 import type { Attachment } from './presence.ts';
 import { Removals } from './removals.ts';
-import {
-  type ActivityKind,
-  type BrowserClose,
-  type ControlMode,
-  DEFAULTS,
-  type Idempotency,
-  type PageInfo,
-  type RecordingMode,
-  type RecordingQuality,
-  type SandboxSpec,
-} from './sandbox.ts';
+import type { Idempotency, PageInfo, SandboxSpec } from './sandbox.ts';
 import { Screenshots } from './screenshots.ts';
-
-/** What a caller may ask for at creation; shapes and bounds are checked against openapi.yaml before it comes here. Seconds. */
-export interface CreateInput {
-  readonly templateName?: string;
-  readonly sandboxId?: string;
-  readonly sandboxIdleTimeoutSeconds?: number;
-  readonly maxLifetimeSeconds?: number;
-  readonly connectTimeoutSeconds?: number;
-  readonly onBrowserClose?: BrowserClose;
-  readonly activity?: ActivityKind;
-  readonly control?: ControlMode;
-  readonly recording?: RecordingMode;
-  readonly recordingFps?: number;
-  readonly recordingScale?: number;
-  readonly recordingQuality?: RecordingQuality;
-  readonly recordingCursor?: boolean;
-  readonly recordingSegmentSeconds?: number;
-  readonly viewport?: { readonly width: number; readonly height: number };
-  readonly metadata?: Readonly<Record<string, string>>;
-  readonly egress?: EgressInput;
-}
-
-/** What a caller may change; null removes a key of the metadata (RFC 7396). Seconds. */
-export interface ChangeInput {
-  readonly sandboxIdleTimeoutSeconds?: number;
-  readonly maxLifetimeSeconds?: number;
-  readonly activity?: ActivityKind;
-  readonly control?: ControlMode;
-  readonly metadata?: Readonly<Record<string, string | null>>;
-}
-
-/** Keys that the metadata of one sandbox may have. */
-const MAX_METADATA = 32;
-
-/** Defaults that a template gives to the fields a caller left out. */
-export type Template = Omit<CreateInput, 'templateName' | 'sandboxId'>;
 
 /** What the use cases are made of. */
 export interface SandboxesOptions {
@@ -287,7 +241,7 @@ export class Sandboxes {
 
   /**
    * Joins a client to a sandbox, waiting for READY at most 30 s. The caller must `detach` in the end. `not` is
-   * the path of a browser that turned out to be dead: then the next one is waited for, at most 10 s.
+   * the path of a browser that turned out to be dead: then the next one is waited for, at most 30 s.
    * Throws SANDBOX_NOT_FOUND, SANDBOX_ENDED, SANDBOX_NOT_READY, BROWSER_UNREACHABLE, TOO_MANY_CLIENTS.
    */
   async attach(id: string, record: boolean, signal: AbortSignal, not?: string): Promise<Attachment> {
@@ -426,49 +380,9 @@ export class Sandboxes {
     if (taken && (!taken.ended || taken.spec.owner !== owner)) {
       throw new AppError('SANDBOX_EXISTS', `sandboxId: "${id}" is taken.`);
     }
-    const asked = { ...template, ...input };
-    if (asked.egress) assertEgress(asked.egress);
-    return {
-      id,
-      owner,
-      templateName,
-      createdAt: Date.now(),
-      idleTimeoutSeconds: asked.sandboxIdleTimeoutSeconds ?? DEFAULTS.idleTimeoutSeconds,
-      maxLifetimeSeconds: asked.maxLifetimeSeconds ?? DEFAULTS.maxLifetimeSeconds,
-      connectTimeoutSeconds: asked.connectTimeoutSeconds ?? DEFAULTS.connectTimeoutSeconds,
-      recording: asked.recording ?? DEFAULTS.recording,
-      recordingFps: asked.recordingFps ?? DEFAULTS.recordingFps,
-      recordingScale: asked.recordingScale ?? DEFAULTS.recordingScale,
-      recordingQuality: asked.recordingQuality ?? DEFAULTS.recordingQuality,
-      recordingCursor: asked.recordingCursor ?? DEFAULTS.recordingCursor,
-      recordingSegmentSeconds: asked.recordingSegmentSeconds ?? DEFAULTS.recordingSegmentSeconds,
-      viewport: asked.viewport ?? DEFAULTS.viewport,
-      onBrowserClose: asked.onBrowserClose ?? DEFAULTS.onBrowserClose,
-      activity: asked.activity ?? DEFAULTS.activity,
-      control: asked.control ?? DEFAULTS.control,
-      metadata: { ...template.metadata, ...input.metadata },
-      ...(asked.egress ? { egress: sealedEgress(asked.egress, id, this.#options.seal) } : {}),
-      ...(idempotency ? { idempotency } : {}),
-    };
+    const { seal } = this.#options;
+    return specOf({ id, owner, templateName, template, input, seal, ...(idempotency ? { idempotency } : {}) });
   }
-}
-
-/** For a hash that is kept: from that of a short password the password could be guessed. */
-function withoutCredentials(input: CreateInput): CreateInput {
-  const { proxy, ...lists } = input.egress ?? {};
-  return proxy ? { ...input, egress: { ...lists, proxy: { url: proxy.url } } } : input;
-}
-
-/** Throws INVALID_REQUEST when there would be too many keys. */
-function merged(
-  before: Readonly<Record<string, string>>,
-  patch: Readonly<Record<string, string | null>>,
-): Record<string, string> {
-  const all = Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null);
-  if (all.length > MAX_METADATA) {
-    throw new AppError('INVALID_REQUEST', `metadata: must NOT have more than ${MAX_METADATA} properties`);
-  }
-  return Object.fromEntries(all);
 }
 
 function notFound(id: string): AppError {
