@@ -7,6 +7,7 @@ import { bytes, counted, duration, moment } from '../format.ts';
 import { to, useRoute } from '../route.ts';
 import { Icon } from '../ui/icons.tsx';
 import { Nothing, Problem } from '../ui/notices.tsx';
+import { SearchField } from '../ui/search.tsx';
 
 const PAGE = 48;
 const GATHER_MS = 400;
@@ -97,16 +98,7 @@ export function Library() {
             </button>
           ))}
         </div>
-        <label class="search">
-          <Icon name="search" size={16} />
-          <span class="off-screen">Id of the sandbox</span>
-          <input
-            type="search"
-            placeholder="Id of the sandbox"
-            value={sandbox}
-            onInput={(event) => setSandbox(event.currentTarget.value)}
-          />
-        </label>
+        <SearchField label="Id of the sandbox" placeholder="Id of the sandbox" value={sandbox} onInput={setSandbox} />
         <label class="since">
           <span class="muted">Since</span>
           <input type="date" value={since} onInput={(event) => setSince(event.currentTarget.value)} />

@@ -1,14 +1,22 @@
 import { useState } from 'preact/hooks';
 import type { Sandbox } from '../../client/client.ts';
+import { SNIPPETS, type SnippetKind, snippet } from '../../client/snippets.ts';
 import { CopyButton } from '../ui/copy.tsx';
-import { snippets } from './snippets.ts';
+
+const NAMES: Readonly<Record<SnippetKind, string>> = {
+  puppeteer: 'Puppeteer',
+  playwright: 'Playwright',
+  python: 'Python',
+  'browser-use': 'browser-use',
+  curl: 'curl',
+  ws: 'WebSocket',
+};
 
 /** Programs to copy, with this sandbox's address in them. */
 export function Snippets({ box }: { box: Sandbox }) {
-  const [name, setName] = useState('Puppeteer');
-  if (!box.cdpUrl) return <p class="muted">There will be an address once it runs.</p>;
-  const all = snippets(box.cdpUrl);
-  const chosen = all.find((one) => one.name === name) ?? all[0];
+  const [kind, setKind] = useState<SnippetKind>('puppeteer');
+  const text = snippet(kind, box)?.trimEnd();
+  if (!box.cdpUrl || text === undefined) return <p class="muted">There will be an address once it runs.</p>;
   return (
     <div class="stack">
       <p class="fine">
@@ -16,18 +24,18 @@ export function Snippets({ box }: { box: Sandbox }) {
         take it back.
       </p>
       <div class="segments wrap">
-        {all.map((one) => (
-          <button key={one.name} type="button" aria-pressed={one === chosen} onClick={() => setName(one.name)}>
-            {one.name}
+        {SNIPPETS.map((one) => (
+          <button key={one} type="button" aria-pressed={one === kind} onClick={() => setKind(one)}>
+            {NAMES[one]}
           </button>
         ))}
       </div>
       <div class="code-block">
         {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls has to be reached with the keyboard */}
         <pre tabIndex={0}>
-          <code>{chosen?.text}</code>
+          <code>{text}</code>
         </pre>
-        <CopyButton text={chosen?.text ?? ''} what="the snippet" label="Copy" />
+        <CopyButton text={text} what="the snippet" label="Copy" />
       </div>
       <h3>Addresses</h3>
       <Address name="CDP" text={box.cdpUrl} />

@@ -3,7 +3,7 @@ import type { CreateSandbox } from '../../client/client.ts';
 import { asFailure, ask, type Failure, http } from '../api.ts';
 import { go } from '../route.ts';
 import { reload } from '../sandboxes.ts';
-import { Dialog } from '../ui/dialog.tsx';
+import { Dialog, FormFoot } from '../ui/dialog.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { Problem, say } from '../ui/notices.tsx';
 import { Explained, Input } from './field.tsx';
@@ -92,14 +92,7 @@ export function Create({ onClose }: { onClose: () => void }) {
           ))}
           {failure && <Problem failure={failure} />}
         </div>
-        <footer class="dialog-foot">
-          <button type="button" class="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" class="button primary" disabled={busy}>
-            {busy ? 'Starting…' : 'Start sandbox'}
-          </button>
-        </footer>
+        <FormFoot action="Start sandbox" atWork="Starting…" busy={busy} onClose={onClose} />
       </form>
     </Dialog>
   );

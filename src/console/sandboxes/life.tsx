@@ -2,7 +2,7 @@ import { useState } from 'preact/hooks';
 import type { Sandbox } from '../../client/client.ts';
 import { ask, http } from '../api.ts';
 import { duration, moment } from '../format.ts';
-import { Confirm, Dialog } from '../ui/dialog.tsx';
+import { Confirm, Dialog, FormFoot } from '../ui/dialog.tsx';
 import { complain, say } from '../ui/notices.tsx';
 
 interface LifeProps {
@@ -68,14 +68,7 @@ export function Extend({ box, look, onClose }: LifeProps) {
             onInput={(event) => setIdle(event.currentTarget.value)}
           />
         </label>
-        <footer class="dialog-foot">
-          <button type="button" class="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" class="button primary" disabled={busy}>
-            {busy ? 'One moment…' : 'Extend'}
-          </button>
-        </footer>
+        <FormFoot action="Extend" busy={busy} onClose={onClose} />
       </form>
     </Dialog>
   );

@@ -7,6 +7,7 @@ import { useStore } from '../store.ts';
 import { CopyButton } from '../ui/copy.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { Nothing, Problem } from '../ui/notices.tsx';
+import { SearchField } from '../ui/search.tsx';
 import { Card } from './card.tsx';
 import { Create } from './create.tsx';
 
@@ -51,16 +52,12 @@ export function List() {
             </button>
           ))}
         </div>
-        <label class="search">
-          <Icon name="search" size={16} />
-          <span class="off-screen">Search by id, template or metadata</span>
-          <input
-            type="search"
-            placeholder="Search id, template, metadata"
-            value={words}
-            onInput={(event) => setWords(event.currentTarget.value)}
-          />
-        </label>
+        <SearchField
+          label="Search by id, template or metadata"
+          placeholder="Search id, template, metadata"
+          value={words}
+          onInput={setWords}
+        />
       </search>
       {failure && <Problem failure={failure} onRetry={() => void reload()} />}
       {found.length > 0 && (

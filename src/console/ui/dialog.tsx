@@ -52,6 +52,28 @@ export function Dialog({ title, onClose, children, wide = false }: DialogProps) 
   );
 }
 
+interface FormFootProps {
+  /** What the button says, and while it is at work. */
+  readonly action: string;
+  readonly atWork?: string;
+  readonly busy: boolean;
+  readonly onClose: () => void;
+}
+
+/** The end of a form in a dialog. */
+export function FormFoot({ action, atWork = 'One moment…', busy, onClose }: FormFootProps) {
+  return (
+    <footer class="dialog-foot">
+      <button type="button" class="button" onClick={onClose}>
+        Cancel
+      </button>
+      <button type="submit" class="button primary" disabled={busy}>
+        {busy ? atWork : action}
+      </button>
+    </footer>
+  );
+}
+
 interface ConfirmProps {
   readonly title: string;
   readonly children: ComponentChildren;
