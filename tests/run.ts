@@ -17,6 +17,8 @@ const NOT_TESTS = ['bench'];
 /** Files at work at the same time. Most wait for a browser, so a little more than the two cores of a CI machine. */
 const CONCURRENCY = 3;
 const WITH_CONTAINERS = /docker/;
+/** Take minutes: they begin first, so that none is left alone at the end. */
+const LONG = /faults\/|\/(lifetime|browser)\.test/;
 /** `--file-timeout=SECONDS`, default 600: how long one file may take, from its start to the end of its process. */
 const FILE_TIMEOUT_SECONDS = 600;
 /** A file asked to end (SIGTERM) has this many milliseconds to clean up. */
@@ -165,9 +167,10 @@ async function main(): Promise<void> {
 
   // With every container a network interface of the machine comes or goes, and each time a Chromium of this machine breaks
   // off what it loads (net::ERR_NETWORK_CHANGED). The sandboxes of the local driver are such, so containers come last.
+  const inOrder = [...queue.filter((file) => LONG.test(file)), ...queue.filter((file) => !LONG.test(file))];
   const batches = [
-    queue.filter((file) => !WITH_CONTAINERS.test(file)),
-    queue.filter((file) => WITH_CONTAINERS.test(file)),
+    inOrder.filter((file) => !WITH_CONTAINERS.test(file)),
+    inOrder.filter((file) => WITH_CONTAINERS.test(file)),
   ];
 
   const total: Outcome = { passed: 0, failed: [], skipped: [] };
