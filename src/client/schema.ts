@@ -1265,6 +1265,13 @@ export interface components {
             durationSeconds: number;
             size: number;
             segments: components["schemas"]["TimelineSegment"][];
+            /** @description Where tabs went meanwhile, the first 1000, as long as one of the session's files is on the service's disk. */
+            navigations: {
+                /** Format: date-time */
+                at: string;
+                /** @description Without user, query and fragment; of an address without a host, such as data:, only its scheme. */
+                url: string;
+            }[];
         };
         TimelineSegment: {
             filename: string;

@@ -62,6 +62,28 @@ export interface Segment extends SegmentName, MediaFacts {
   readonly dropped: number | null;
 }
 
+/** Where a tab went while it was recorded. `at` is Unix milliseconds. */
+export interface Navigation {
+  readonly at: number;
+  /** As {@link shownAddress} makes it. */
+  readonly url: string;
+}
+
+/** Of one session; more are not kept, so that a page that never stops leaves room in the journal for the ends of segments. */
+export const MAX_NAVIGATIONS = 1000;
+const MAX_ADDRESS = 300;
+
+/** An address without what may be secret in it (user, query, fragment), in at most 300 characters; of one without a host only its scheme. */
+export function shownAddress(address: string): string {
+  const url = URL.canParse(address) ? new URL(address) : undefined;
+  return url === undefined ? '' : withoutSecrets(url).slice(0, MAX_ADDRESS);
+}
+
+function withoutSecrets({ protocol, host, pathname }: URL): string {
+  if (host || protocol === 'file:') return `${protocol}//${host}${pathname}`;
+  return protocol === 'about:' ? protocol + pathname : protocol;
+}
+
 /** The session name for a recorder started at `at`, in local time as the BrowserTool names them. */
 export function sessionName(sandboxId: string, at: Date): string {
   const date = `${at.getFullYear()}${two(at.getMonth() + 1)}${two(at.getDate())}`;

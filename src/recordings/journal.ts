@@ -1,4 +1,13 @@
-import { SEGMENT_REASONS, type SegmentReason } from '../core/recording.ts';
+import {
+  MAX_NAVIGATIONS,
+  type Navigation,
+  SEGMENT_REASONS,
+  type SegmentReason,
+  shownAddress,
+} from '../core/recording.ts';
+
+/** What JavaScript can tell the date of (ECMA-262, 21.4.1.1). */
+const LAST_TIME = 8.64e15;
 
 /** What a recorder said about the end of one segment. */
 export interface JournalLine {
@@ -19,6 +28,18 @@ export function parseJournal(text: string): Map<number, JournalLine> {
     const { segment, reason, dropped } = read;
     if (!isCount(segment) || !SEGMENT_REASONS.includes(reason as SegmentReason)) continue;
     found.set(segment, { reason: reason as SegmentReason, dropped: isCount(dropped) ? dropped : null });
+  }
+  return found;
+}
+
+/** Reads the lines `{"at":1763289022123,"url":"https://example.com/"}` of a journal, in their order, as strictly. */
+export function parseNavigations(text: string): Navigation[] {
+  const found: Navigation[] = [];
+  for (const line of text.split('\n')) {
+    const { at, url } = parseLine(line) ?? {};
+    if (!isCount(at) || at > LAST_TIME || typeof url !== 'string' || found.length === MAX_NAVIGATIONS) continue;
+    const shown = shownAddress(url);
+    if (shown) found.push({ at, url: shown });
   }
   return found;
 }

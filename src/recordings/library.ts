@@ -1,7 +1,8 @@
 import type { Archive, OpenedFile, UploadQueue } from '../core/contracts.ts';
-import type { Segment, SegmentName } from '../core/recording.ts';
+import type { Navigation, Segment, SegmentName } from '../core/recording.ts';
 import { Closer, type CloserOptions, ownerOf } from './closer.ts';
 import { type Entry, RecordingIndex } from './index.ts';
+import { parseNavigations } from './journal.ts';
 import { Shelf, type Writing } from './shelf.ts';
 
 /** Why a recording was removed. deleted: somebody asked for it. The others are limits of the service. */
@@ -127,6 +128,11 @@ export class Library implements UploadQueue {
     const file = folder?.unclosed.get(name.filename);
     const about = this.#options.about(name.sandboxId);
     return folder && file ? ownerOf(folder, file, about).owner : about?.owner;
+  }
+
+  /** Where the tabs went during a session, as long as one of its files is on disk. */
+  async navigations(sandboxId: string, sessionId: string): Promise<Navigation[]> {
+    return parseNavigations((await this.#options.storage.journal(sandboxId, sessionId)) ?? '');
   }
 
   /** Whether the file is being written now. */

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { Log, OpenedFile } from '../core/contracts.ts';
 import { AppError } from '../core/errors.ts';
-import { parseSegmentName, type SegmentName, sandboxOfSession } from '../core/recording.ts';
+import { isoTime, parseSegmentName, type SegmentName, sandboxOfSession } from '../core/recording.ts';
 import { SANDBOX_ID } from '../core/sandbox.ts';
 import type { About } from './closer.ts';
 import type { ExportedMkv, ExportSegment } from './export.ts';
@@ -23,6 +23,11 @@ export interface RecordingPage {
 /** One page of sessions, as {@link RecordingPage}. */
 export interface SessionPage extends Omit<RecordingPage, 'recordings'> {
   readonly sessions: SessionInfo[];
+}
+
+/** A session and where the browser's tabs went while it was recorded: without query and fragment, at an ISO 8601 time each. */
+export interface RecordedSession extends TimelineSession {
+  readonly navigations: { readonly at: string; readonly url: string }[];
 }
 
 /** Whether the caller may know of what this tenant owns, or of what nobody does. What is not visible looks exactly like what does not exist. */
@@ -124,8 +129,14 @@ export class Recordings {
   }
 
   /** All sessions of a sandbox, the first one first. Throws as {@link list}. */
-  async timeline(sandboxId: string, visible: Visible = everything): Promise<TimelineSession[]> {
-    return timeline(await this.#of({ sandboxId, visible }));
+  async timeline(sandboxId: string, visible: Visible = everything): Promise<RecordedSession[]> {
+    const sessions = timeline(await this.#of({ sandboxId, visible }));
+    return Promise.all(
+      sessions.map(async (session) => {
+        const navigations = await this.#deps.library.navigations(sandboxId, session.sessionId);
+        return { ...session, navigations: navigations.map(({ at, url }) => ({ at: isoTime(at), url })) };
+      }),
+    );
   }
 
   /** Throws INVALID_FILENAME or RECORDING_NOT_FOUND. The caller streams the file or closes it. */

@@ -1,9 +1,16 @@
 import { mkdirSync, readdirSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import type { RuntimeConfig } from '../core/contracts.ts';
-import { parseSegmentName, type SegmentReason, sessionName } from '../core/recording.ts';
+import {
+  MAX_NAVIGATIONS,
+  type Navigation,
+  parseSegmentName,
+  type SegmentReason,
+  sessionName,
+} from '../core/recording.ts';
 import type { RecorderStatus, RecordingQuality } from '../core/sandbox.ts';
 import { childEnv } from './desktop.ts';
+import { writeJournal } from './journal.ts';
 import { Child, Keeper } from './processes.ts';
 import { Take } from './take.ts';
 
@@ -74,7 +81,8 @@ const ROOM_EVERY_MS = 2000;
 
 /**
  * The recorder of one sandbox: one ffmpeg, started again if it dies, numbering on within the session. Beside the segments
- * it keeps `<session>.jsonl`, a line for each segment that was closed: why it ended there, and how many frames it lacks.
+ * it keeps `<session>.jsonl`, a line for each segment that was closed (why it ended there, and how many frames it lacks) and
+ * for each address that a tab went to.
  */
 export class Recorder {
   readonly #config: RuntimeConfig;
@@ -83,6 +91,7 @@ export class Recorder {
   #keeper: Keeper | undefined;
   #take: Take | undefined;
   #session: string | undefined;
+  #navigations = 0;
   #looks: NodeJS.Timeout | undefined;
   #status: RecorderStatus = { state: 'off' };
   /** Starts and stops run one after the other, whoever asks. */
@@ -104,6 +113,7 @@ export class Recorder {
       if (this.#status.state === 'recording' || this.#status.state === 'paused') return;
       await this.#halt('stopped');
       this.#session = sessionName(this.#config.spec.id, new Date());
+      this.#navigations = 0;
       await this.#record();
       this.#looks ??= setInterval(() => void this.#lookForRoom(), ROOM_EVERY_MS);
     });
@@ -130,6 +140,13 @@ export class Recorder {
         throw err;
       });
     });
+  }
+
+  /** Notes where a tab went, if that is recorded. */
+  navigated(navigation: Navigation): void {
+    if (this.#status.state !== 'recording' || !this.#session || this.#navigations >= MAX_NAVIGATIONS) return;
+    this.#navigations += 1;
+    writeJournal(this.#config.recordingsDir, this.#session, navigation);
   }
 
   #enqueue(step: () => Promise<void>): Promise<void> {

@@ -131,7 +131,10 @@ export class Supervisor {
           egressPort,
           startLimit(signal, this.#state),
         );
-        const watcher = new Watcher(cdp, (why) => void this.#endBrowser(child, why));
+        const watcher = new Watcher(cdp, {
+          onHung: (why) => void this.#endBrowser(child, why),
+          onNavigated: (navigation) => this.#recorder?.navigated(navigation),
+        });
         this.#watcher = watcher;
         this.#browserEnding = undefined;
         this.#setDevTools(devtools);

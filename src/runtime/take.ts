@@ -1,8 +1,9 @@
-import { appendFileSync, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseSegmentName, type SegmentReason, segmentFile } from '../core/recording.ts';
+import { writeJournal } from './journal.ts';
 import type { Child } from './processes.ts';
 
 /** How long an ffmpeg may say nothing, in milliseconds. */
@@ -98,14 +99,9 @@ export class Take {
 
   /** The last line about a segment counts. */
   #note(segment: number, reason: SegmentReason): void {
-    const line = JSON.stringify({ segment, reason, dropped: this.#dropped - this.#droppedBefore });
+    const dropped = this.#dropped - this.#droppedBefore;
     this.#droppedBefore = this.#dropped;
-    try {
-      appendFileSync(join(this.#options.folder, `${this.#options.session}.jsonl`), `${line}\n`, { mode: 0o600 });
-    } catch (err) {
-      // A full disk. The segment then counts as interrupted, and is none the worse for it.
-      console.error('could not write the journal of the recording', err);
-    }
+    writeJournal(this.#options.folder, this.#options.session, { segment, reason, dropped });
   }
 }
 

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Navigation, shownAddress } from '../core/recording.ts';
 import type { PageInfo } from '../core/sandbox.ts';
 import type { Cdp } from './cdp.ts';
 
@@ -13,6 +14,8 @@ const CRASH_WINDOW_MS = 60_000;
 const WEDGED_AFTER_MS = 10_000;
 /** Bound of a call that an unharmed browser answers at once, in milliseconds. */
 const CALL_MS = 5000;
+/** An address that a tab leaves again within this time only led to the next one, in milliseconds. */
+const PASSING_MS = 300;
 /** What a page may take to answer before the list of pages calls it unresponsive, in milliseconds. */
 const PAGE_ANSWER_MS = 1000;
 
@@ -35,6 +38,21 @@ interface Page {
   crashedBefore: number;
 }
 
+/** Where a tab is, and where it was said to be last; with a timer while that is not the same. */
+interface Address {
+  url: string;
+  told: string;
+  timer?: NodeJS.Timeout | undefined;
+}
+
+/** Whom a {@link Watcher} tells. */
+export interface WatcherEvents {
+  /** Once, when the browser has not answered for 10 s. */
+  onHung(why: string): void;
+  /** A tab went to another address, and stayed there for a moment. */
+  onNavigated(navigation: Navigation): void;
+}
+
 /**
  * Looks after one running browser over a CDP connection of its own: finds out when it hangs, and keeps its tabs from
  * hanging those who drive them. It enables no domain that changes what pages or other clients see. It stays attached to
@@ -44,11 +62,13 @@ export class Watcher {
   readonly #cdp: Cdp;
   readonly #timer: NodeJS.Timeout;
   readonly #pages = new Map<string, Page>();
+  readonly #addresses = new Map<string, Address>();
+  readonly #events: WatcherEvents;
   #asking = false;
 
-  /** `onHung` is told once, when the browser has not answered for 10 s. */
-  constructor(cdp: Cdp, onHung: (why: string) => void) {
+  constructor(cdp: Cdp, events: WatcherEvents) {
     this.#cdp = cdp;
+    this.#events = events;
     this.#timer = setInterval(() => {
       if (this.#asking) return;
       this.#asking = true;
@@ -59,17 +79,20 @@ export class Watcher {
         // Stays asking: whatever went wrong, this connection is of no use any more.
         (err: Error) => {
           if (err.message.includes('did not answer'))
-            onHung(`the browser did not answer for ${HUNG_AFTER_MS / 1000} s`);
+            events.onHung(`the browser did not answer for ${HUNG_AFTER_MS / 1000} s`);
         },
       );
     }, ASK_EVERY_MS);
     cdp.listen((method, params, session) => this.#onEvent(method, params, session));
     const attach = { autoAttach: true, waitForDebuggerOnStart: false, flatten: true, filter: [{ type: 'page' }] };
     cdp.call('Target.setAutoAttach', attach, CALL_MS).catch(this.#tell('setAutoAttach'));
+    const discover = { discover: true, filter: [{ type: 'page' }] };
+    cdp.call('Target.setDiscoverTargets', discover, CALL_MS).catch(this.#tell('setDiscoverTargets'));
   }
 
   close(): void {
     clearInterval(this.#timer);
+    for (const id of [...this.#addresses.keys()]) this.#forgetAddress(id);
     this.#cdp.close();
   }
 
@@ -113,8 +136,17 @@ export class Watcher {
     }
   }
 
-  #onEvent(method: string, params: { sessionId: string; targetInfo: TargetInfo }, session: string | undefined): void {
+  #onEvent(
+    method: string,
+    params: { sessionId: string; targetId: string; targetInfo: TargetInfo },
+    session: string | undefined,
+  ): void {
     switch (method) {
+      case 'Target.targetCreated':
+      case 'Target.targetInfoChanged':
+        return this.#onAddress(params.targetInfo);
+      case 'Target.targetDestroyed':
+        return this.#forgetAddress(params.targetId);
       case 'Target.attachedToTarget': {
         const page = { session: params.sessionId, crashed: false, crashedBefore: Number.NEGATIVE_INFINITY };
         this.#pages.set(params.targetInfo.targetId, page);
@@ -133,6 +165,26 @@ export class Watcher {
           if (page.crashed) setTimeout(() => this.#onCrash(id, page), CRASH_PATIENCE_MS);
         }
     }
+  }
+
+  #onAddress({ targetId, url }: TargetInfo): void {
+    const tab: Address = this.#addresses.get(targetId) ?? { url, told: 'about:blank' };
+    this.#addresses.set(targetId, tab);
+    tab.url = url;
+    if (tab.timer || shownAddress(url) === tab.told) return;
+    const at = Date.now();
+    tab.timer = setTimeout(() => {
+      tab.timer = undefined;
+      const shown = shownAddress(tab.url);
+      if (shown === tab.told) return;
+      tab.told = shown;
+      this.#events.onNavigated({ at, url: shown });
+    }, PASSING_MS);
+  }
+
+  #forgetAddress(targetId: string): void {
+    clearTimeout(this.#addresses.get(targetId)?.timer);
+    this.#addresses.delete(targetId);
   }
 
   async #targets(): Promise<TargetInfo[]> {

@@ -263,6 +263,11 @@ describe('The tour', () => {
       .getByRole('button', { name: /A client connected/ })
       .first()
       .click();
+    await guide.page
+      .getByRole('button', { name: `A tab went to ${site.url}/` })
+      .first()
+      .click();
+    assert.ok(Number(await guide.page.getByLabel('Position').inputValue()) < inSecond, 'it has jumped back');
     await guide.picture('player');
   });
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -372,6 +372,41 @@ describe('After both sandboxes are deleted', () => {
   });
 });
 
+describe('Where tabs go', () => {
+  it('is told with the recording, without what may be secret, also when the sandbox is gone.', LIMIT, async () => {
+    const box = await service.client.create({ recording: 'always' });
+    await onTape(service, box.sandboxId);
+    const browser = await puppeteer.connect({ browserWSEndpoint: box.cdpUrl as string, defaultViewport: null });
+    const before = Date.now();
+    const told = async (): Promise<{ at: string; url: string }[]> =>
+      (await service.client.timeline(box.sandboxId))[0]?.navigations ?? [];
+    const urls = async (): Promise<string[]> => (await told()).map(({ url }) => url.replace(site.url, ''));
+    const reached = (count: number): Promise<void> =>
+      waitFor(
+        async () => (await told()).length >= count,
+        () => `${count} navigations`,
+      );
+    const page = (await browser.pages())[0] ?? (await browser.newPage());
+    await page.goto(`${site.url}/away?token=secret#secret`);
+    await reached(1);
+    // The same place for whoever looks.
+    await page.goto(`${site.url}/there?token=another`);
+    await page.evaluate("history.pushState({}, '', '/pushed')");
+    await reached(2);
+    const other = await (await browser.createBrowserContext()).newPage();
+    await other.goto('data:text/html,secret');
+    await reached(3);
+    assert.deepEqual(await urls(), ['/there', '/pushed', 'data:']);
+    for (const { at } of await told()) assert.ok(Date.parse(at) >= before && Date.parse(at) <= Date.now(), at);
+    await browser.disconnect();
+    await service.client.delete(box.sandboxId);
+    assert.deepEqual(await urls(), ['/there', '/pushed', 'data:']);
+    await fetch(`${service.url}/sandboxes/${box.sandboxId}?recordings=true`, { method: 'DELETE' });
+    assert.deepEqual(await told(), []);
+    assert.ok(!existsSync(join(service.dataDir, 'recordings', box.sandboxId)), 'nothing is left of it');
+  });
+});
+
 /** The pages for the sandboxes and for the player, and the downloaded files with ranges. */
 function startSite(): Promise<Site> {
   return serveSite((req, res) => {
@@ -381,6 +416,7 @@ function startSite(): Promise<Site> {
       sendRange(req, res, bytes, searchParams.get('type') ?? '');
       return;
     }
+    if (pathname === '/away') return res.writeHead(302, { location: '/there' }).end();
     res.setHeader('content-type', 'text/html; charset=utf-8');
     // A page of one colour with a counter in its corner, so that the encoder has something to do.
     res.end(`<!doctype html><title>page</title><body style="margin:0;background:rgb(${searchParams.get('rgb')})"><h1>0</h1>

@@ -58,6 +58,50 @@ describe('A library that is started', () => {
     );
   });
 
+  it('says where tabs went, as far as that is of the right form, and nothing that may be secret', async () => {
+    put(segment(0));
+    const [at, url] = [1763289022123, 'https://example.com/'];
+    const bad = [
+      { at: '1', url },
+      { at: -1, url },
+      { at: 8.65e15, url },
+      { at, url: 'nowhere' },
+      { at, url: 7 },
+      { url },
+    ];
+    const good = [
+      { at, url: 'https://user:password@example.com:8443/a%20b?token=secret#secret' },
+      { at: at + 1, url: 'data:text/html,secret' },
+      { at: at + 2, url: 'about:blank' },
+      { at: at + 3, url: 'file:///etc/passwd?x' },
+      { at: at + 4, url: `https://example.com/${'x'.repeat(5000)}` },
+    ];
+    journal(...bad, { segment: 0, reason: 'full', dropped: 0 }, ...good, '{"at":17');
+    const library = await started();
+    const found = await library.navigations('box', session());
+    assert.deepEqual(
+      found.map((one) => [one.at - at, one.url.slice(0, 40)]),
+      [
+        [0, 'https://example.com:8443/a%20b'],
+        [1, 'data:'],
+        [2, 'about:blank'],
+        [3, 'file:///etc/passwd'],
+        [4, `https://example.com/${'x'.repeat(20)}`],
+      ],
+    );
+    assert.equal(found.at(-1)?.url.length, 300);
+    assert.equal(library.find(segment(0))?.reason, 'full');
+    for (const [id, of] of [
+      ['box', session('other')],
+      ['../box', session()],
+      ['box', '../x'],
+    ] as const) {
+      assert.deepEqual(await library.navigations(id, of), []);
+    }
+    journal(...Array.from({ length: 2000 }, (_, i) => ({ at: i, url })));
+    assert.equal((await library.navigations('box', session())).length, 1000);
+  });
+
   it('remembers across starts, and looks into nothing twice', async () => {
     put(segment(0));
     const first = await started();

@@ -12,7 +12,7 @@ const LOOK_EVERY_MS = 2000;
 export interface Mark {
   readonly id: string;
   readonly at: number;
-  readonly type: SandboxEvent['type'];
+  readonly type: SandboxEvent['type'] | 'navigation';
   readonly words: string;
 }
 
@@ -100,13 +100,20 @@ const MARKED: ReadonlySet<SandboxEvent['type']> = new Set([
   'sandbox.ready',
 ] as const);
 
-/** The events that happened while it was recorded, on its clock. */
+/** The events and navigations that happened while it was recorded, on its clock. */
 export function marksOf(session: RecordedSession, pieces: readonly Piece[], events: readonly SandboxEvent[]): Mark[] {
-  const seen = new Set<string>();
-  return events.flatMap((event) => {
-    if (!MARKED.has(event.type) || seen.has(event.id)) return [];
-    seen.add(event.id);
-    const at = Date.parse(event.at);
+  const once = new Map(events.filter(({ type }) => MARKED.has(type)).map((event) => [event.id, event]));
+  const happened = [
+    ...[...once.values()].map((event) => ({ id: event.id, at: event.at, type: event.type, words: saidOf(event) })),
+    ...session.navigations.map(({ at, url }, i) => ({
+      id: `navigation ${i}`,
+      at,
+      type: 'navigation' as const,
+      words: `A tab went to ${url}`,
+    })),
+  ];
+  const marks = happened.flatMap(({ at: time, ...mark }) => {
+    const at = Date.parse(time);
     const i = session.segments.findLastIndex(({ startedAt }) => Date.parse(startedAt) <= at);
     const [segment, piece] = [session.segments[i], pieces[i]];
     if (!segment || !piece) return [];
@@ -114,6 +121,7 @@ export function marksOf(session: RecordedSession, pieces: readonly Piece[], even
     // In a pause, or after its end: nothing to see.
     if (piece.duration !== undefined && within > piece.duration + 1000) return [];
     const seconds = (piece.start + Math.min(within, piece.duration ?? within)) / 1000;
-    return [{ id: event.id, at: seconds, type: event.type, words: saidOf(event) }];
+    return [{ ...mark, at: seconds }];
   });
+  return marks.sort((a, b) => a.at - b.at);
 }
