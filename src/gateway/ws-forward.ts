@@ -74,9 +74,19 @@ export class WsForwarder {
   }
 
   forward(req: IncomingMessage, res: ServerResponse, requestId: string): void {
+    const { socket } = req;
+    if (socket.destroyed) return;
+    let upstream: ClientRequest | undefined;
+    // An answer that waits behind another one hears nothing of the end of their connection.
+    const over = (): void => {
+      socket.off('close', over);
+      res.off('close', over);
+      this.#underWay--;
+      upstream?.destroy();
+    };
     this.#underWay++;
-    res.once('close', () => this.#underWay--);
-    let upstream: ClientRequest;
+    socket.on('close', over);
+    res.on('close', over);
     try {
       const { address, headers } = this.#callers.of(peerOf(req), copyHeaders(req));
       this.#limits?.request(address);
@@ -94,15 +104,15 @@ export class WsForwarder {
       // Where such a request ends is not sure, and what stands behind it must not be taken for another.
       return refuseRequest(res, refusal, requestId, this.#counters, true);
     }
-    upstream.on('response', (answer) => this.#onAnswer(req, res, upstream, answer));
+    const asked = upstream;
+    upstream.on('response', (answer) => this.#onAnswer(req, res, asked, answer));
     upstream.on('error', (err) => {
-      if (res.destroyed) return;
+      if (isGone(res)) return;
       if (res.headersSent) return void res.destroy();
       req.resume();
       const refusal = new AppError('INTERNAL', 'The API did not answer.', {}, err);
       refuseRequest(res, refusal, requestId, this.#counters);
     });
-    res.once('close', () => upstream.destroy());
     req.on('data', (chunk: Buffer) => {
       this.#counters.bytes.http.in += chunk.length;
     });
@@ -137,7 +147,7 @@ export class WsForwarder {
   }
 
   #passOn(res: ServerResponse, answer: IncomingMessage): void {
-    if (res.destroyed) return void answer.destroy();
+    if (isGone(res)) return void answer.destroy();
     const headers: string[] = [];
     for (let i = 0; i < answer.rawHeaders.length; i += 2) {
       const name = answer.rawHeaders[i] as string;
@@ -151,6 +161,10 @@ export class WsForwarder {
     // A body that ends short cannot be mended: the pipeline breaks the client's connection then, so that it sees no short file.
     pipeline(answer, res, () => {});
   }
+}
+
+function isGone(res: ServerResponse): boolean {
+  return res.destroyed || res.req.socket.destroyed;
 }
 
 /** IP address of the other end; empty when it has gone already. */

@@ -183,6 +183,24 @@ describe('The public port', () => {
     assert.doesNotMatch(await exchange(service, one('/sandboxes') + upgrade, 1500), /^HTTP\/1\.1 101 /m);
   });
 
+  it('keeps nothing for those who leave while a request of theirs waits behind another', LIMIT, async () => {
+    const { host, port } = new URL(service.url);
+    const first = `GET /sandboxes HTTP/1.1\r\nHost: ${host}\r\n\r\n`;
+    const second = `PATCH /sandboxes/nope HTTP/1.1\r\nHost: ${host}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`;
+    const before = filesOf(service);
+    for (let i = 0; i < 300; i++) {
+      const socket = connect(Number(port), '127.0.0.1');
+      socket.on('error', () => {});
+      socket.write(first + second);
+      await sleep(1);
+      socket.resetAndDestroy();
+    }
+    await waitFor(
+      () => filesOf(service) <= before + SPARE_FILES,
+      () => `${filesOf(service)} files to close, before ${before}`,
+    );
+  });
+
   it('takes no compression, one protocol of those that are offered, and no handshake that is none', LIMIT, async () => {
     const { host, pathname } = new URL(cdpUrl);
     const shake = (more: string, base = UPGRADE): Promise<string> =>
