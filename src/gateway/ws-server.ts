@@ -50,6 +50,12 @@ const MAX_FRAGMENTS = MAX_TO_BROWSER / 1024;
 /** As many pings as one read of 64 KiB has, and some. The package cuts a connection at 60 that are not answered yet. */
 const MAX_PONGS = 16 * 1024;
 
+/** What a client's socket says when the client has gone. */
+const LEAVING = ['end', 'close', 'error'];
+
+/** For a socket whose end is told in another way, too. */
+function heardAlready(): void {}
+
 /** The public door on Node's own HTTP server and the `ws` package, for where uWebSockets.js does not load. */
 export class WsGateway implements Front {
   readonly #options: GatewayOptions;
@@ -154,12 +160,13 @@ export class WsGateway implements Front {
 
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     // Node takes its own listener away with the upgrade, and an error that nobody hears ends the service.
-    socket.on('error', () => {});
+    socket.on('error', heardAlready);
     // Behind a request that is not answered yet, whose answer would come into the middle of the frames.
     if (isEnding(socket) || this.#answers.has(socket)) return void socket.destroy();
     if (!isHandshake(req)) return this.#serveWithoutUpgrade(req, socket, head);
     const gone = new AbortController();
-    for (const event of ['end', 'close', 'error']) socket.once(event, () => gone.abort());
+    const leave = (): void => gone.abort();
+    for (const event of LEAVING) socket.once(event, leave);
     const requestId = requestIdOf(req.headers['x-request-id']);
     let caller: Caller;
     try {
@@ -177,13 +184,18 @@ export class WsGateway implements Front {
       headers: { ...headers, upgrade: 'websocket' },
       method: 'GET',
     };
-    connectSandbox(this.#options, request, gone.signal).then(
-      (bridge) => this.#shakeHands(req, socket as Socket, head, bridge),
-      (err: unknown) => {
-        if (gone.signal.aborted) socket.destroy();
-        else refuseSocket(socket, err, request.requestId, this.#options.counters);
-      },
-    );
+    connectSandbox(this.#options, request, gone.signal)
+      .then(
+        (bridge) => this.#shakeHands(req, socket as Socket, head, bridge),
+        (err: unknown) => {
+          if (gone.signal.aborted) socket.destroy();
+          else refuseSocket(socket, err, request.requestId, this.#options.counters);
+        },
+      )
+      // As long as the socket has it, it keeps all that this function knows of the request.
+      .finally(() => {
+        for (const event of LEAVING) socket.off(event, leave);
+      });
   }
 
   #shakeHands(req: IncomingMessage, socket: Socket, head: Buffer, bridge: Bridge): void {
