@@ -1,7 +1,7 @@
 /** Those who download recordings, each at a rate of its own link, and those who watch screens. */
+import { once } from 'node:events';
 import { type ClientRequest, get, type IncomingMessage } from 'node:http';
-import type WebSocket from 'ws';
-import { openSocket } from '../../e2e/sockets.ts';
+import WebSocket from 'ws';
 import { UPDATE_BYTES, UPDATE_REQUEST } from '../conversation.ts';
 import { serve } from './answer.ts';
 
@@ -75,15 +75,18 @@ class Audience {
   }
 
   async watch(url: string): Promise<void> {
-    const socket = await openSocket(url, ['binary']);
+    const socket = new WebSocket(url, ['binary'], { perMessageDeflate: false });
     this.#viewers.add(socket);
+    // Heard from the start: a server that greets at once has said it before a promise of the open socket is kept.
     let received = -GREETING_BYTES;
     socket.on('message', (data: Buffer) => {
       this.#watched += data.length;
       received += data.length;
       for (; received >= UPDATE_BYTES; received -= UPDATE_BYTES) socket.send(UPDATE_REQUEST);
     });
+    socket.on('error', (err) => this.#fail(`a viewer broke: ${err.message}`));
     socket.once('close', () => this.#fail('a viewer was cut off'));
+    await once(socket, 'open');
     socket.send(HANDSHAKE);
     socket.send(UPDATE_REQUEST);
   }
