@@ -6,6 +6,7 @@ import { type Logger, pino } from 'pino';
 import { Pages } from './api/pages.ts';
 import { Api } from './api/server.ts';
 import { Validator } from './api/validate.ts';
+import { takeFolder } from './app/alone.ts';
 import { findChromium } from './app/chromium.ts';
 import { createEgress } from './app/egress.ts';
 import { keysFileOf, loadMasterKey, readKeysFile, watchKeysFile } from './app/keys.ts';
@@ -71,6 +72,10 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   if (exposed !== undefined) throw new Error(exposed);
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   await mkdir(config.runDir, { recursive: true, mode: 0o711 });
+  const folders = [
+    await takeFolder(config.dataDir, 'BERTH_DATA_DIR'),
+    await takeFolder(config.runDir, 'BERTH_RUN_DIR'),
+  ];
   const apiSocket = join(config.runDir, 'api');
   await assertAlone(apiSocket, config.dataDir);
 
@@ -220,6 +225,7 @@ export async function startApp(config: Config, env: Env): Promise<App> {
       // Not where sandboxes live on in it, nor where it is not ours to remove.
       await rmdir(config.runDir).catch(() => {});
       egress.end();
+      for (const folder of folders) folder.close();
     },
   };
 }
@@ -301,6 +307,7 @@ function createLog(level: string): Logger {
 }
 
 /** Two services on one data folder would take each other's sandboxes for left over. */
+/** Of those with a network of their own, that {@link takeFolder} does not see. */
 async function assertAlone(apiSocket: string, dataDir: string): Promise<void> {
   if (await accepts({ path: apiSocket }))
     throw new Error(`Another Berth already serves ${dataDir}: give this one its own BERTH_DATA_DIR.`);

@@ -243,6 +243,10 @@ describe('a running service', () => {
       stderr,
       `berth: Another Berth already serves ${service.dataDir}: give this one its own BERTH_DATA_DIR.\n`,
     );
+    const data = await refusal({ BERTH_DATA_DIR: service.dataDir });
+    assert.match(data.stderr, /already serves .*: give this one its own BERTH_DATA_DIR\.$/m);
+    const run = await refusal({ BERTH_RUN_DIR: service.runDir });
+    assert.match(run.stderr, /already serves .*: give this one its own BERTH_RUN_DIR\.$/m);
     assert.equal((await service.client.get(sandbox.sandboxId)).status, 'READY');
     await service.client.delete(sandbox.sandboxId);
   });
