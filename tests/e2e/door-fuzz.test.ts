@@ -77,13 +77,16 @@ function megabytesOf({ process: { pid } }: Service): number {
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 }
 
-/** All that comes back until the connection ends, or `ms` have passed since anything came. */
-function exchange(service: Service, bytes: string | Buffer, ms = 400): Promise<string> {
+/** All that comes back until the connection ends, or `ms` have passed since anything came; `firstMs` until something does. */
+function exchange(service: Service, bytes: string | Buffer, ms = 400, firstMs = ms): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect(Number(new URL(service.url).port), '127.0.0.1');
     let text = '';
-    socket.setTimeout(ms, () => socket.destroy());
-    socket.on('data', (data) => (text += data.toString('latin1')));
+    socket.setTimeout(firstMs, () => socket.destroy());
+    socket.on('data', (data) => {
+      socket.setTimeout(ms);
+      text += data.toString('latin1');
+    });
     socket.on('error', () => {});
     socket.on('close', () => resolve(text));
     socket.write(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes);
@@ -204,7 +207,7 @@ describe('The public port', () => {
   it('takes no compression, one protocol of those that are offered, and no handshake that is none', LIMIT, async () => {
     const { host, pathname } = new URL(cdpUrl);
     const shake = (more: string, base = UPGRADE): Promise<string> =>
-      exchange(service, `GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\n${base}${more}\r\n`);
+      exchange(service, `GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\n${base}${more}\r\n`, 400, LIMIT.timeout / 2);
     const offers = [
       'permessage-deflate',
       'permessage-deflate; client_max_window_bits=99',
