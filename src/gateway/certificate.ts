@@ -24,7 +24,7 @@ export function readCertificate(paths: CertificatePaths): Certificate {
     try {
       return readFileSync(file);
     } catch (err) {
-      throw new Error(`${setting}: ${file} cannot be read: ${(err as Error).message}.`);
+      throw new Error(`${setting}: ${file} cannot be read: ${(err as Error).message}.`, { cause: err });
     }
   };
   const [cert, key] = [read('BERTH_TLS_CERT', paths.cert), read('BERTH_TLS_KEY', paths.key)];
@@ -45,6 +45,11 @@ function attempt<T>(sentence: string, run: () => T): T {
   }
 }
 
+function isShortage(err: unknown): boolean {
+  const { code } = ((err as Error).cause ?? {}) as NodeJS.ErrnoException;
+  return code === 'EMFILE' || code === 'ENFILE';
+}
+
 /** Calls `renew` with each new certificate that is whole; of any other it logs why, once, and the old one stays. */
 export class CertificateWatch {
   readonly #paths: CertificatePaths;
@@ -52,7 +57,7 @@ export class CertificateWatch {
   readonly #log: Log;
   readonly #timer: NodeJS.Timeout;
   #current: Certificate;
-  /** Of the files that were taken last. */
+  /** Of the files that need no further look. */
   #stamp: string | undefined;
   /** Why those of now were not, as it was told. */
   #refused: string | undefined;
@@ -92,7 +97,6 @@ export class CertificateWatch {
     }
   }
 
-  /** What could not be taken is tried again each time, changed or not: there may have been no file descriptor left. */
   #take(stamp: string): void {
     try {
       const next = readCertificate(this.#paths);
@@ -100,6 +104,8 @@ export class CertificateWatch {
       if (!next.cert.equals(this.#current.cert) || !next.key.equals(this.#current.key)) this.#serve(next);
       this.#stamp = stamp;
     } catch (err) {
+      // Without a file descriptor that is no fault of the files: they are read again, changed or not.
+      if (!isShortage(err)) this.#stamp = stamp;
       const why = (err as Error).message;
       if (why !== this.#refused) this.#log.warn({ why }, 'the certificate was not renewed: the one before stays');
       this.#refused = why;
