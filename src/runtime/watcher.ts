@@ -168,10 +168,12 @@ export class Watcher {
   }
 
   #onAddress({ targetId, url }: TargetInfo): void {
-    const tab: Address = this.#addresses.get(targetId) ?? { url, told: 'about:blank' };
+    const tab: Address = this.#addresses.get(targetId) ?? { url: '', told: 'about:blank' };
     this.#addresses.set(targetId, tab);
+    // Often only the title is another. A page may change both without a pause, so they are looked at when the timer has run.
+    if (url === tab.url) return;
     tab.url = url;
-    if (tab.timer || shownAddress(url) === tab.told) return;
+    if (tab.timer) return;
     const at = Date.now();
     tab.timer = setTimeout(() => {
       tab.timer = undefined;
