@@ -71,11 +71,10 @@ export async function startApp(config: Config, env: Env): Promise<App> {
   const exposed = exposure(config, keys.size);
   if (exposed !== undefined) throw new Error(exposed);
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+  // Before the other one is made, which a service that is refused would leave behind.
+  const folders = [await takeFolder(config.dataDir, 'BERTH_DATA_DIR')];
   await mkdir(config.runDir, { recursive: true, mode: 0o711 });
-  const folders = [
-    await takeFolder(config.dataDir, 'BERTH_DATA_DIR'),
-    await takeFolder(config.runDir, 'BERTH_RUN_DIR'),
-  ];
+  folders.push(await takeFolder(config.runDir, 'BERTH_RUN_DIR'));
   const apiSocket = join(config.runDir, 'api');
   await assertAlone(apiSocket, config.dataDir);
 
@@ -306,8 +305,7 @@ function createLog(level: string): Logger {
   return pino(options, output);
 }
 
-/** Two services on one data folder would take each other's sandboxes for left over. */
-/** Of those with a network of their own, that {@link takeFolder} does not see. */
+/** Two services on one data folder would take each other's sandboxes for left over. {@link takeFolder} does not see those with a network of their own. */
 async function assertAlone(apiSocket: string, dataDir: string): Promise<void> {
   if (await accepts({ path: apiSocket }))
     throw new Error(`Another Berth already serves ${dataDir}: give this one its own BERTH_DATA_DIR.`);

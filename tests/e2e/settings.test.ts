@@ -245,6 +245,7 @@ describe('a running service', () => {
     );
     const data = await refusal({ BERTH_DATA_DIR: service.dataDir });
     assert.match(data.stderr, /already serves .*: give this one its own BERTH_DATA_DIR\.$/m);
+    assert.deepEqual(readdirSync(data.base), []);
     const run = await refusal({ BERTH_RUN_DIR: service.runDir });
     assert.match(run.stderr, /already serves .*: give this one its own BERTH_RUN_DIR\.$/m);
     assert.equal((await service.client.get(sandbox.sandboxId)).status, 'READY');
