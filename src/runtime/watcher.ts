@@ -168,7 +168,7 @@ export class Watcher {
   }
 
   #onAddress({ targetId, url }: TargetInfo): void {
-    const tab: Address = this.#addresses.get(targetId) ?? { url: '', told: 'about:blank' };
+    const tab: Address = this.#addresses.get(targetId) ?? { url: 'about:blank', told: 'about:blank' };
     this.#addresses.set(targetId, tab);
     // Often only the title is another. A page may change both without a pause, so they are looked at when the timer has run.
     if (url === tab.url) return;
