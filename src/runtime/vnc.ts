@@ -1,3 +1,4 @@
+import { execFile } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -23,6 +24,7 @@ export async function startVnc(config: RuntimeConfig, display: number, signal: A
       // Each connection that stops before the handshake ends, such as our own probe, counts as a failed login;
       // after five of them TigerVNC would turn everybody away.
       '-UseBlacklist=0',
+      ...((await takesPrimary(config, display)) ? ['-SendPrimary=0'] : []),
       ...['-desktop', config.spec.id],
     ],
     env: childEnv(config, display),
@@ -31,6 +33,20 @@ export async function startVnc(config: RuntimeConfig, display: number, signal: A
   });
   await awaitBanner(child, socket, signal);
   return child;
+}
+
+/**
+ * Whether this TigerVNC would tell viewers of what is merely marked (X's PRIMARY), as 1.15 does, the first with a clipboard.
+ * Nobody has copied that. And Chromium takes PRIMARY along with each copy: TigerVNC asks for both through one property of
+ * its window (`transferProperty` in its XSelection.cxx), so on a busy machine the one's answer is read as the other's and
+ * the viewer hears of neither. A version that does not know the parameter would not start with it.
+ */
+async function takesPrimary(config: RuntimeConfig, display: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const options = { env: childEnv(config, display), timeout: 5000 };
+    // With -help it ends with a code of failure, and writes to stderr.
+    execFile('X0tigervnc', ['-help'], options, (_err, stdout, stderr) => resolve(/SendPrimary/.test(stdout + stderr)));
+  });
 }
 
 async function awaitBanner(child: Child, socket: string, signal: AbortSignal): Promise<void> {

@@ -1,11 +1,11 @@
 /** The whole tour of somebody who never read the docs, in a real browser: the console from the sign-in to the deletion. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { after, before, describe, it } from 'node:test';
 import type { Browser } from 'playwright-core';
 import { connect, type Browser as Puppeteer, type Page as SandboxPage } from 'puppeteer-core';
 import { BerthClient } from '../../src/client/client.ts';
 import { DRIVER, type Site, serveSite } from './drivers.ts';
+import { hasClipboard } from './rfb.ts';
 import { LIMIT, type Service, startService, waitFor } from './service.ts';
 import { probe } from './video.ts';
 import { startBrowser, Visitor } from './visitor.ts';
@@ -41,14 +41,6 @@ after(async () => {
   site?.close();
   await service?.end();
 }, LIMIT);
-
-/** Whether the sandbox's VNC server has one: all of 1.15 and newer. */
-function hasClipboard(): boolean {
-  if (DRIVER === 'docker') return true;
-  const { stderr, stdout } = spawnSync('X0tigervnc', ['--version'], { encoding: 'utf8' });
-  const [, major = 0, minor = 0] = /version (\d+)\.(\d+)/.exec(stdout + stderr) ?? [];
-  return Number(major) > 1 || (Number(major) === 1 && Number(minor) >= 15);
-}
 
 /** What stands in the page's field. */
 const typed = async (): Promise<string> => String(await page.evaluate('document.querySelector("textarea").value'));
@@ -129,11 +121,11 @@ describe('The tour', () => {
       const bar = guide.page.locator('.screen-bar');
       const panel = guide.page.getByLabel('Clipboard of the sandbox');
       // Before 1.15 TigerVNC's server of a screen that is there already knew of no clipboard, and of no keys but the keyboard's.
-      const wanted = hasClipboard() ? TEXT : 'Hello, World!';
+      const wanted = hasClipboard(DRIVER) ? TEXT : 'Hello, World!';
       await page.evaluate('document.querySelector("textarea").value = ""');
       await bar.getByRole('button', { name: 'Clipboard' }).click();
       await panel.fill(wanted);
-      if (!hasClipboard()) {
+      if (!hasClipboard(DRIVER)) {
         await bar.getByRole('button', { name: 'Type it' }).click();
       } else {
         await bar.getByRole('button', { name: 'Send' }).click();
@@ -152,7 +144,7 @@ describe('The tour', () => {
         },
         () => `the text to reach the page, which has "${text}"`,
       );
-      if (hasClipboard()) {
+      if (hasClipboard(DRIVER)) {
         await page.evaluate('document.querySelector("textarea").value = "zurück: 再见 🚢"');
         await guide.page.keyboard.press('Control+a');
         await guide.page.keyboard.press('Control+c');

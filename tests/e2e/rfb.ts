@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import WebSocket from 'ws';
 
 /** The VNC stream by hand: reads as many bytes as asked for, whatever frames they come in. */
@@ -60,6 +61,14 @@ export class Rfb {
   close(): void {
     this.#socket.close();
   }
+}
+
+/** Whether the VNC server of this driver's sandboxes has a clipboard: TigerVNC from 1.15 on. */
+export function hasClipboard(driver: string): boolean {
+  if (driver === 'docker') return true;
+  const { stderr, stdout } = spawnSync('X0tigervnc', ['--version'], { encoding: 'utf8' });
+  const [, major = 0, minor = 0] = /version (\d+)\.(\d+)/.exec(stdout + stderr) ?? [];
+  return Number(major) > 1 || (Number(major) === 1 && Number(minor) >= 15);
 }
 
 const FENCE_REQUEST = 0x80000000;
