@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, symlinkSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,17 +21,17 @@ describe('berth doctor', { timeout: 2 * LIMIT.timeout }, () => {
   }
 
   it('looks at everything on this machine, really makes a sandbox, and leaves nothing', async () => {
-    const before = readdirSync(tmpdir()).filter((name) => name.startsWith('bdoc-'));
-    const { stdout, code, stderr } = await place.run(['doctor'], env());
+    // Of its own, for another file's doctor may be at work at the same time.
+    const TMPDIR = mkdtempSync(join(tmpdir(), 'bt-'));
+    chmodSync(TMPDIR, 0o711);
+    after(() => rmSync(TMPDIR, { recursive: true }));
+    const { stdout, code, stderr } = await place.run(['doctor'], { ...env(), TMPDIR });
     assert.equal(code, 0, stdout + stderr);
     for (const check of ['Node', 'Settings', 'Packages', 'Port', 'Disk', 'Memory', 'Trial']) {
       assert.match(stdout, new RegExp(`^(ok|warning) +${check} +\\S`, 'm'));
     }
     assert.match(stdout, /Trial +a sandbox was ready in [\d.]+ s; its screenshot has \d+x\d+ pixels/);
-    assert.deepEqual(
-      readdirSync(tmpdir()).filter((name) => name.startsWith('bdoc-') && !before.includes(name)),
-      [],
-    );
+    assert.deepEqual(readdirSync(TMPDIR), []);
     assert.ok(!existsSync(join(place.folder, 'd')));
   });
 
