@@ -15,7 +15,8 @@ const POSTER_WIDTH = 320;
 /** A first key frame that needs more of the file than this makes no poster. */
 const POSTER_INPUT_BYTES = 8 * 1024 * 1024;
 const POSTER_OUTPUT_BYTES = 1024 * 1024;
-const POSTER_MS = 10_000;
+/** Against one that hangs; long, for it gives way to everything else on a busy machine ({@link NICE}). */
+const POSTER_MS = 60_000;
 
 /** 8K: a frame that says it is larger is not decoded. */
 const MAX_PIXELS = 7680 * 4320;
@@ -56,13 +57,19 @@ export function toMp4(mkv: Readable, { onProgress, path, durationMs }: Mp4Option
   return converted(mkv, { args: mp4Args(), turns: mp4Turns, path, onProgress, durationMs });
 }
 
+/** Options of {@link poster}. */
+export interface PosterOptions extends MediaOptions {
+  /** How long it may take, in milliseconds; default 60,000. */
+  readonly limitMs?: number;
+}
+
 /**
  * A JPEG of the first key frame, 320 pixels wide and at most 1 MiB. Reads at most 8 MiB of the file and destroys it. Rejects when
- * ffmpeg finds no frame or takes more than 10 s, and with AppError INTERNAL when there is no ffmpeg. Each is a process: it is the
+ * ffmpeg finds no frame or takes too long, and with AppError INTERNAL when there is no ffmpeg. Each is a process: it is the
  * caller who sees to it that they are few.
  */
-export async function poster(file: Readable, { path }: MediaOptions = {}): Promise<Buffer> {
-  const limits = { inputBytes: POSTER_INPUT_BYTES, outputBytes: POSTER_OUTPUT_BYTES, ms: POSTER_MS };
+export async function poster(file: Readable, { path, limitMs = POSTER_MS }: PosterOptions = {}): Promise<Buffer> {
+  const limits = { inputBytes: POSTER_INPUT_BYTES, outputBytes: POSTER_OUTPUT_BYTES, ms: limitMs };
   const jpeg = await buffer(converted(file, { args: posterArgs(), path, ...limits }));
   if (jpeg.length === 0) throw new Error('ffmpeg found no frame to make a poster of.');
   return jpeg;

@@ -143,7 +143,13 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
       await signalAndWait('SIGKILL');
       if (driver === 'docker') await clearEngine(service);
       const left = pidsBelow(runDir);
-      for (const pid of left) process.kill(pid, 'SIGKILL');
+      for (const pid of left) {
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch {
+          // Gone with another that we have just killed.
+        }
+      }
       await waitFor(() => pidsBelow(runDir).length === 0, 'processes to go');
       // What we have just killed could not tidy up, and would be counted against other tests.
       if (left.length > 0) for (const path of deadXSockets()) rmSync(path, { force: true });

@@ -135,12 +135,22 @@ export function Library() {
 function Film({ session }: { session: RecordingSession }) {
   const { sessionId, sandboxId, status, startedAt, durationSeconds, size, posterUrl, removedAt, metadata } = session;
   const now = useNow(removedAt !== null);
+  // It may have gone since the list was read, or be one that cannot be made.
+  const [missing, setMissing] = useState<string>();
   return (
     <li class="card">
       <a class="card-link" href={to('recordings', sessionId)}>
         <div class="thumb">
-          {posterUrl ? (
-            <img src={addressOf(posterUrl)} alt="" width={16} height={9} loading="lazy" decoding="async" />
+          {posterUrl && posterUrl !== missing ? (
+            <img
+              src={addressOf(posterUrl)}
+              alt=""
+              width={16}
+              height={9}
+              loading="lazy"
+              decoding="async"
+              onError={() => setMissing(posterUrl)}
+            />
           ) : (
             <span class="no-picture">
               <Icon name="film" size={28} />
