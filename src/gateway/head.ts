@@ -28,3 +28,15 @@ export function assertSound(target: string, headers: readonly (readonly [name: s
   if (encoding !== undefined && (length !== undefined || encoding.toLowerCase() !== 'chunked'))
     throw new AppError('INVALID_REQUEST', 'A body is either of a length or chunked, and in no other encoding.');
 }
+
+/**
+ * Whether the `Connection` headers of a handshake name the upgrade (RFC 6455 section 4.2.1) and nothing against it. One of five
+ * letters uWebSockets.js takes for "close", whichever they are: its `upgrade()` then closes the socket behind the 101 and goes on
+ * with it, which freed memory twice and ended the service.
+ */
+export function asksToUpgrade(connection: readonly string[]): boolean {
+  const tokens = connection.flatMap((line) => line.toLowerCase().split(',')).map((token) => token.trim());
+  return (
+    tokens.includes('upgrade') && !tokens.includes('close') && connection.every((line) => line.trim().length !== 5)
+  );
+}

@@ -21,6 +21,7 @@ import {
   upgradeRequired,
 } from './connect.ts';
 import { copyHeaders, Forwarder, peerOf, refuse, refuseUnread } from './forward.ts';
+import { asksToUpgrade } from './head.ts';
 import { MAX_REFUSED_READABLY } from './pump.ts';
 import { webSocketRoute } from './routes.ts';
 
@@ -168,6 +169,11 @@ export class Gateway implements Front {
 
   #onUpgrade(res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void {
     const requestId = requestIdOf(req.getHeader('x-request-id'));
+    const connection: string[] = [];
+    req.forEach((name, value) => {
+      if (name === 'connection') connection.push(value);
+    });
+    if (!asksToUpgrade(connection)) return refuse(res, upgradeRequired(), requestId, this.#options.counters);
     let caller: Caller;
     try {
       caller = this.#callers.of(peerOf(res), copyHeaders(req));

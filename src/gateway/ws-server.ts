@@ -19,7 +19,7 @@ import {
   upgradeRequired,
 } from './connect.ts';
 import { unknownMethod } from './forward.ts';
-import { MAX_HEAD } from './head.ts';
+import { asksToUpgrade, MAX_HEAD } from './head.ts';
 import { MAX_TO_BROWSER } from './pump.ts';
 import { webSocketRoute } from './routes.ts';
 import { ReasonedWebSocket, WsClient } from './ws-client.ts';
@@ -244,9 +244,10 @@ function unreadable(err: NodeJS.ErrnoException): AppError {
 }
 
 /** Whether it is a WebSocket's handshake and not only something like it. */
-function isHandshake({ method, headers }: IncomingMessage): boolean {
+function isHandshake({ method, headers, headersDistinct }: IncomingMessage): boolean {
   return (
     method === 'GET' &&
+    asksToUpgrade(headersDistinct.connection ?? []) &&
     headers.upgrade?.toLowerCase() === 'websocket' &&
     /^[+/0-9A-Za-z]{22}==$/.test(headers['sec-websocket-key'] ?? '') &&
     /^(13|8)$/.test(headers['sec-websocket-version'] ?? '')

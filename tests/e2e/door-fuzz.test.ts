@@ -240,6 +240,27 @@ describe('The public port', () => {
       // uWebSockets.js looks at the key's presence alone: it takes some that are wrong, and answers them right.
       assert.match(answer, /^HTTP\/1\.1 (101|4\d\d) /, broken);
     }
+    // uWebSockets.js takes a header of five letters for "close"; with more behind it, one such handshake ended the service.
+    const more = `GET /health HTTP/1.1\r\nX-Request-Id: ${'x'.repeat(40)}`;
+    const connecting = (...lines: string[]): string =>
+      whole.replace('Connection: Upgrade\r\n', lines.map((line) => `Connection: ${line}\r\n`).join(''));
+    for (const [lines, taken] of [
+      [['close'], false],
+      [['close, Upgrade'], false],
+      [['xxxxx', 'Upgrade'], false],
+      [['Upgrade', 'close'], false],
+      [['keep-alive'], false],
+      [[], false],
+      [['keep-alive, Upgrade'], true],
+      [['keep-alive', 'upgrade'], true],
+    ] as const) {
+      for (const rest of ['', more]) {
+        const text = `GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\n${connecting(...lines)}\r\n${rest}`;
+        const answer = await exchange(service, text, 400, LIMIT.timeout / 2);
+        if (!taken) assert.match(answer, /^HTTP\/1\.1 426 /, lines.join('; '));
+        else if (rest === '') assert.match(answer, /^HTTP\/1\.1 101 /, lines.join('; '));
+      }
+    }
     // Frames in the same piece as the handshake, whole and broken ones.
     for (const frames of [
       '\x81\x05hello',
