@@ -60,6 +60,8 @@ const BROWSER_WAIT_MS = 30_000;
 /** A control connection that broke is opened again within this time, else the runtime counts as dead. */
 const RELINK_MS = 2000;
 
+const DIED = new Error('its runtime died');
+
 /** One sandbox that has not ended, seen from the service. */
 export class LiveSandbox {
   readonly #spec: SandboxSpec;
@@ -135,7 +137,7 @@ export class LiveSandbox {
         : limit?.aborted && !(err instanceof AppError && err.errorName === 'START_FAILED')
           ? 'it was not ready in time'
           : this.#startAbort.signal.aborted
-            ? (this.#startAbort.signal.reason as Error).message
+            ? await this.#whyGivenUp()
             : sentence.replace(/^The sandbox did not start: /, '');
       await this.#destroy(this.#stopReason ?? `failed: ${why}`);
       const ended = this.#ended?.endedReason ?? why;
@@ -342,7 +344,7 @@ export class LiveSandbox {
   /** The connection broke without a word of the sandbox's end: the runtime died, or only the connection did. */
   async #onLinkClosed(): Promise<void> {
     if (this.#finishing || this.#released || !this.#address) return;
-    if (this.#starting) return this.#startAbort.abort(new Error('its runtime died'));
+    if (this.#starting) return this.#startAbort.abort(DIED);
     this.#link = undefined;
     const limit = AbortSignal.timeout(RELINK_MS);
     try {
@@ -353,6 +355,13 @@ export class LiveSandbox {
       if (!this.#finishing)
         await this.#destroy(reason ?? `failed: the runtime ${limit.aborted ? 'does not answer' : 'died'}`);
     }
+  }
+
+  /** Why its start was given up. A runtime's last word may be lost with the connection, as when our ping meets its end. */
+  async #whyGivenUp(): Promise<string> {
+    const { reason } = this.#startAbort.signal as { reason: Error };
+    const found = reason === DIED && (await this.#options.driver.autopsy?.(this.spec.id).catch(() => undefined));
+    return found ? found.replace(/^failed: /, '') : reason.message;
   }
 
   /** Ends it by force through the driver. */

@@ -290,6 +290,11 @@ describe('the API of a service without keys', { timeout: 3 * LIMIT.timeout }, ()
     assert.deepEqual(who(await expect(service, 200, 'kickViewer', { id, viewerId: 'two' })), ['onefalse']);
     assert.equal(await gone, 1008);
     one.terminate();
+    // Else their leaving would be news to a later case.
+    await waitFor(
+      async () => who(await expect(service, 200, 'listViewers', { id })).length === 0,
+      'the viewers to be gone',
+    );
     for (const operation of ['giveControl', 'releaseControl', 'kickViewer']) {
       await expect(service, 404, operation, { id, viewerId: 'none' });
       await expect(service, 410, operation, { id: 'later', viewerId: 'none' });

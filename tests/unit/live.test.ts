@@ -9,7 +9,12 @@ const ADDRESS = { endpoint: { path: 'x' }, secret: '', direct: true };
 
 /** A sandbox whose runtime does at once what it is told, or what the test has put in its place. */
 function setUp() {
-  const world = { answers: true, state: 'READY' as SandboxStatus['state'], gone: false };
+  const world = {
+    answers: true,
+    state: 'READY' as SandboxStatus['state'],
+    gone: false,
+    lastWord: undefined as EndedReason | undefined,
+  };
   let events: RuntimeLinkEvents | undefined;
   let status: SandboxStatus = STATUS;
   const say = (change: Partial<SandboxStatus>): void => {
@@ -31,7 +36,11 @@ function setUp() {
     close() {},
   } as unknown as RuntimeLink;
   const live = new LiveSandbox(spec(), {
-    driver: { start: async () => ADDRESS, stop: async () => {} } as unknown as Driver,
+    driver: {
+      start: async () => ADDRESS,
+      stop: async () => {},
+      autopsy: async () => world.lastWord,
+    } as unknown as Driver,
     async openLink(_address, to) {
       if (!world.answers) throw new Error('no runtime');
       events = to;
@@ -88,6 +97,17 @@ describe('LiveSandbox', () => {
     die();
     await assert.rejects(started, { errorName: 'START_FAILED', message: /its runtime died/ });
     assert.equal(live.state, 'FAILED');
+  });
+
+  it('knows why a start failed though the connection broke before the last word came', SOON, async () => {
+    const { live, world, die } = setUp();
+    world.state = 'CREATING';
+    world.lastWord = 'failed: Chromium did not get ready in time';
+    const started = live.start(undefined, async () => undefined);
+    await until(() => live.info.status !== undefined);
+    die();
+    await assert.rejects(started, { message: 'The sandbox did not start: failed: Chromium did not get ready in time' });
+    assert.equal(live.info.ended?.endedReason, world.lastWord);
   });
 
   it(
